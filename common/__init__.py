@@ -1,0 +1,1 @@
+"""The vocabulary that every part of Tenure shares: states, ids, limits, errors, task specifications, settings."""

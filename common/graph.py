@@ -1,0 +1,3 @@
+"""placeholder"""
+def check_graph(parsed: object) -> object:
+    return parsed

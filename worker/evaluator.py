@@ -1,0 +1,151 @@
+"""The contract between Tenure and the code that evaluates a task.
+
+An evaluator is a function ``evaluate(task, context)`` named ``module:function``; it is imported in the executor, never
+pickled. It returns a mapping of metric names to numbers (``fitness`` is what searches maximise), or a
+:class:`Result`. What it raises decides what happens next:
+
+* :class:`Stopped`, after ``context.should_stop`` became true: the task is handed back with its last checkpoint.
+* :class:`tenure.common.errors.InvalidArchitecture` / ``InvalidConfig``, or any exception with a false ``retryable``
+  attribute: the task fails at once.
+* ``torch.OutOfMemoryError`` or ``MemoryError``: counted as out of memory, not as an attempt.
+* anything else: burns an attempt; retried while the budget lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from tenure.common.spec import Config
+
+
+class Stopped(Exception):
+    """Raised by an evaluator that stops because ``context.should_stop`` is true."""
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """What is to be evaluated.
+
+    Attributes:
+        task_id: Unique over all searches.
+        search: The search's name.
+        architecture: JSON text.
+        config: Training configuration; zero or empty fields mean the evaluator's default.
+        attempt: 1 for the first; rises with failures, not with losses or releases.
+        epoch: The lease's epoch; rises with every run of the task.
+    """
+
+    task_id: str
+    search: str
+    architecture: str
+    config: Config
+    attempt: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """An evaluation's result with more than numbers.
+
+    Attributes:
+        metrics: Finite numbers by name.
+        detail: Any text kept with the result, JSON by convention, at most 64 KiB.
+        architecture: The architecture as the evaluator changed it, JSON text; empty if unchanged.
+    """
+
+    metrics: Mapping[str, float]
+    detail: str = ""
+    architecture: str = ""
+
+
+class CheckpointHandle(Protocol):
+    """Loads and saves the state of one task's evaluation."""
+
+    def load(self) -> Mapping[str, Any] | None:
+        """The state of the newest registered checkpoint that is whole, or None on a fresh start.
+
+        A checkpoint whose files don't match its manifest is skipped with a warning in the log, and the one registered
+        before it is taken. Loaded with ``weights_only=True``: tensors, numbers, texts and containers of them only.
+        """
+
+    def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None) -> None:
+        """Write a checkpoint and have it registered.
+
+        Args:
+            state: Tensors, numbers, texts, and lists and dicts of them.
+            step: The training epoch (or step) that the state stands after.
+            score: Higher is better; decides which checkpoint is kept as the best.
+
+        Holds on return: the files are on disk, whole; the registration is on its way and reaches the master before
+        anything the evaluator does next. A write that fails (disk full) is logged and counted, the evaluation goes
+        on, and the previous checkpoint stays the one to resume from.
+        """
+
+
+class Context(Protocol):
+    """What an evaluator is given beside the task."""
+
+    device: str
+    """``cpu`` or ``cuda:0``: executors see only their own GPUs."""
+    work_dir: Path
+    """A scratch directory of this run; deleted when it ends."""
+    max_parameters: int
+    """The worker's cap on a model's parameters; 0 = none."""
+    checkpoint: CheckpointHandle
+
+    @property
+    def should_stop(self) -> bool:
+        """True once the worker drains, the task is cancelled or its lease is lost: save, then raise Stopped."""
+
+    def report(self, step: int, metrics: Mapping[str, float] | None = None, *, total_steps: int = 0) -> None:
+        """Say how far the evaluation is. Cheap: call it each step or epoch; it also feeds the progress deadline."""
+
+    def log(self, event: str, **fields: Any) -> None:
+        """One structured log line with the task, the worker and the epoch in it."""
+
+
+Evaluator = Callable[[EvaluationTask, Context], Mapping[str, float] | Result]
+
+
+@dataclass
+class MemoryContext:
+    """A context for trying an evaluator in a plain Python process: nothing is registered, checkpoints stay in memory.
+
+    Example:
+        >>> context = MemoryContext(work_dir=Path("/tmp/try"))
+        >>> metrics = evaluate(task, context)  # doctest: +SKIP
+    """
+
+    work_dir: Path
+    device: str = "cpu"
+    max_parameters: int = 0
+    should_stop: bool = False
+    reports: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    checkpoint: MemoryCheckpoints = field(default_factory=lambda: MemoryCheckpoints())
+
+    def report(self, step: int, metrics: Mapping[str, float] | None = None, *, total_steps: int = 0) -> None:
+        """Keep the report."""
+        self.reports.append((step, dict(metrics or {})))
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Keep the event."""
+        self.events.append((event, fields))
+
+
+@dataclass
+class MemoryCheckpoints:
+    """A :class:`CheckpointHandle` that keeps states in a list."""
+
+    saved: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
+
+    def load(self) -> Mapping[str, Any] | None:
+        """The last one saved."""
+        return self.saved[-1][1] if self.saved else None
+
+    def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None) -> None:
+        """Keep it."""
+        self.saved.append((step, state))
