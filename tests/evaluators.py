@@ -1,7 +1,7 @@
 """Evaluators for tests: no torch, and their fate is an argument.
 
-Name one as ``evaluators:evaluate`` to a worker whose ``PYTHONPATH`` has this folder. Everything is said by the
-task's ``config.extra`` (all values are text):
+Name one as ``evaluators:evaluate`` to a worker whose ``PYTHONPATH`` has this folder. Everything is said
+by the task's ``config.extra`` (all values are text):
 
 =================  =====================================================================================
 ``steps``          how many steps a run has (default 1)
@@ -18,17 +18,19 @@ task's ``config.extra`` (all values are text):
 =================  =====================================================================================
 
 Fates: ``ok``; ``error`` (raises RuntimeError); ``fatal`` (raises an error that must not be retried);
-``invalid_architecture``; ``memory`` (MemoryError); ``exit`` (``os._exit(7)``); ``sys_exit``; ``kill`` (SIGKILL to
-itself); ``segfault`` (a real one); ``hang`` (sleeps for ever, deaf to ``should_stop``); ``gil`` (holds the GIL for
-``seconds``, in one call; the steps then take no time); ``nan`` (returns a NaN fitness); ``nan_loss`` (a finite
-fitness beside a NaN ``val_loss``); ``text`` (returns a text as metric); ``nothing`` (returns None); ``flood``
-(prints 4 MiB, then is ``ok``); ``orphan`` (starts a grandchild that would outlive it, journals its pid as
-``orphan``, then hangs); ``unprintable`` (raises an error whose text can't be made).
+``invalid_architecture``; ``memory`` (MemoryError); ``exit`` (``os._exit(7)``); ``sys_exit``; ``kill``
+(SIGKILL to itself); ``segfault`` (a real one); ``hang`` (sleeps for ever, deaf to ``should_stop``);
+``gil`` (holds the GIL for ``seconds``, in one call; the steps then take no time); ``nan`` (returns a NaN
+fitness); ``nan_loss`` (a finite fitness beside a NaN ``val_loss``); ``text`` (returns a text as metric);
+``nothing`` (returns None); ``flood`` (prints 4 MiB, then is ``ok``); ``orphan`` (starts a grandchild that
+would outlive it, journals its pid as ``orphan``, then hangs); ``unprintable`` (raises an error whose text
+can't be made).
 
-With ``TENURE_TEST_JOURNAL`` set, each run appends one JSON line per event to that file (O_APPEND, one write each,
-so that many processes can share it): ``task_id``, ``search``, ``epoch``, ``attempt``, ``pid``, ``event`` (``start``,
-``step``, ``gate``, ``stopped``, ``end``, ``orphan``), ``step``, ``resumed_from`` (the step of the checkpoint, -1 on
-a fresh start), ``time`` (monotonic seconds of this machine). :func:`read_journal` reads it back.
+With ``TENURE_TEST_JOURNAL`` set, each run appends one JSON line per event to that file (O_APPEND, one
+write each, so that many processes can share it): ``task_id``, ``search``, ``epoch``, ``attempt``,
+``pid``, ``event`` (``start``, ``step``, ``gate``, ``stopped``, ``end``, ``orphan``), ``step``,
+``resumed_from`` (the step of the checkpoint, -1 on a fresh start), ``time`` (monotonic seconds of this
+machine). :func:`read_journal` reads it back.
 """
 
 from __future__ import annotations
