@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tenure.common import ids, limits
-from tenure.common.errors import InvalidArchitecture, InvalidConfig, InvalidInput
-from tenure.common.graph import check_graph
+from tenure.common.errors import InvalidConfig, InvalidInput
+from tenure.common.graph import check_graph, parse_json
 
 # Data sets that the built-in evaluator knows by name; any `module:function` is the user's own.
 NAMED_DATASETS = ("digits", "mnist-5k")
@@ -107,19 +107,7 @@ def check_architecture(text: str, architecture_format: str = "graph") -> Any:
             given=architecture_format,
             expected=f"one of {', '.join(ARCHITECTURE_FORMATS)}",
         )
-    size = len(text.encode("utf-8", "surrogatepass"))
-    if size > limits.ARCHITECTURE_BYTES_MAX:
-        raise InvalidArchitecture(
-            f"is {size} bytes long",
-            field="architecture",
-            expected=f"at most {limits.ARCHITECTURE_BYTES_MAX} bytes are allowed",
-        )
-    try:
-        parsed = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArchitecture(
-            f"is not JSON: {error}", field="architecture", given=text, expected="give a JSON text"
-        ) from None
+    parsed = parse_json(text)
     if architecture_format == "graph":
         check_graph(parsed)
     return parsed
@@ -186,7 +174,3 @@ def _check_mapping(
             raise error("must map texts to texts", field=f"{name}.{key}", given=value)
         if len(key.encode()) + len(value.encode()) > bytes_max:
             raise error("is too long", field=f"{name}.{key}", expected=f"at most {bytes_max} bytes are allowed")
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not allowed")
