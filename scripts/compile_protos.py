@@ -105,7 +105,9 @@ def use_private_pool(source: str) -> str:
 
 def use_package_imports(source: str) -> str:
     """``import worker_pb2`` works only with proto/ on sys.path; import from the package instead."""
-    return re.sub(r"^import (\w+_pb2) as (\w+)$", r"from tenure.proto import \1 as \2", source, flags=re.MULTILINE)
+    return re.sub(
+        r"^import (\w+_pb2) as (\w+)$", r"from tenure.proto import \1 as \2", source, flags=re.MULTILINE
+    )
 
 
 def drift(generated: Path) -> list[str]:
@@ -116,14 +118,20 @@ def drift(generated: Path) -> list[str]:
         committed, fresh = PROTO_DIR / name, generated / name
         before = committed.read_text().splitlines() if committed.exists() else []
         after = fresh.read_text().splitlines() if fresh.exists() else []
-        lines += difflib.unified_diff(before, after, f"committed/{name}", f"generated/{name}", lineterm="", n=1)
+        lines += difflib.unified_diff(
+            before, after, f"committed/{name}", f"generated/{name}", lineterm="", n=1
+        )
     return lines
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done or equal, 1 drift, 2 can't generate here."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the committed stubs differ")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if the committed stubs differ"
+    )
     parser.add_argument("--python", metavar="PATH", help="Python 3.11 or 3.12 that runs the generator")
     arguments = parser.parse_args(argv)
     try:
@@ -133,7 +141,11 @@ def main(argv: list[str] | None = None) -> int:
             generate(interpreter, target)
             if arguments.check:
                 lines = drift(target)
-                print("\n".join(line[:160] for line in lines[:60]) if lines else "the committed stubs are up to date")
+                print(
+                    "\n".join(line[:160] for line in lines[:60])
+                    if lines
+                    else "the committed stubs are up to date"
+                )
                 return 1 if lines else 0
             for path in sorted(target.iterdir()):
                 shutil.copyfile(path, PROTO_DIR / path.name)

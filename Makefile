@@ -1,0 +1,53 @@
+# Tenure's front door. Needs Python 3.11 or newer and make; everything else is installed into .venv by itself.
+#
+#   make test TESTS=tests/unit ARGS="-x -k lease"    these tests only, with these pytest arguments
+#   make demo ARGS="--trials 12 --no-chaos"          arguments of `tenure demo`
+#   make setup PYTHON=python3.13                     another Python than the first found
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup    torch without CUDA: 2 GB less
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+export VENV PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint proto compat chaos bench docs clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## create .venv with all that development needs (the other targets do it by themselves)
+	@scripts/setup test
+
+demo: ## a real architecture search through an embedded store, with a worker and the master killed on the way
+	@scripts/setup demo
+	@$(BIN)/tenure demo $(ARGS)
+
+ifdef TESTS
+test: setup
+else
+test: lint
+endif
+test: ## lint, then all tests (TESTS=… only those, without lint; ARGS=… for pytest)
+	@$(BIN)/pytest $(TESTS) $(ARGS)
+
+lint: setup ## style, format, types, generated files
+	@$(BIN)/python scripts/lint.py
+
+proto: setup ## regenerate the gRPC stubs from proto/*.proto
+	@$(BIN)/python scripts/compile_protos.py
+
+docs: setup ## regenerate the pages that are made from tables in the code
+	@for generator in scripts/generate_*.py; do $(BIN)/python "$$generator" || exit 1; done
+
+compat: setup ## the protocol and the package on the oldest, newest and middle versions of what they need
+	@$(BIN)/pytest -m compat tests/compat $(ARGS)
+
+chaos: setup ## every fault-injection test, the long ones too
+	@$(BIN)/pytest -m chaos $(ARGS)
+
+bench: setup ## measure Tenure, and its peers beside it
+	@$(BIN)/python bench/run.py $(ARGS)
+
+clean: ## remove the environments, caches and builds that make has created
+	@rm -rf $(VENV) .make .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
