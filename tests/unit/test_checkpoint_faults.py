@@ -1,0 +1,347 @@
+"""The N-th file-system operation fails, or the process dies before it, for every N.
+
+The operations are the real ones: only the module's name ``os`` is replaced by a proxy that counts the calls and raises
+or kills at the chosen one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fsspec
+import pytest
+
+from tenure.common.errors import CheckpointError, CorruptCheckpoint
+from tenure.worker.checkpoint import (
+    WrittenCheckpoint,
+    delete_checkpoint,
+    local,
+    read_checkpoint,
+    sweep_debris,
+    write_checkpoint,
+)
+from tenure.worker.checkpoint.manifest import digest_of
+from tenure.worker.checkpoint.naming import parse_name
+
+OPERATIONS = ("mkdir", "open", "write", "fsync", "close", "rename", "unlink", "rmdir", "listdir", "lstat", "scandir")
+STATE = {"epoch": 3, "weights": list(range(200))}
+Fault = Callable[[int, str], None]
+
+
+class FaultyOs:
+    """Passes everything on to ``os``; before each operation it asks ``fault``, which may raise."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self._fault = fault
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in OPERATIONS:
+            return real
+
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((name, args))
+            self._fault(len(self.calls), name)
+            return real(*args, **kwargs)
+
+        return operation
+
+
+@pytest.fixture
+def injected(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], FaultyOs]:
+    def inject(fault: Fault) -> FaultyOs:
+        faulty = FaultyOs(fault)
+        monkeypatch.setattr(local, "os", faulty)
+        return faulty
+
+    return inject
+
+
+@pytest.fixture(autouse=True)
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+
+
+def write(base_url: Path | str) -> WrittenCheckpoint:
+    return write_checkpoint(str(base_url), "search", "0-task", 1, 5, STATE)
+
+
+def failure_of(base: Path | str) -> CheckpointError | None:
+    try:
+        write(base)
+    except CheckpointError as error:
+        return error
+    return None
+
+
+def task_directory(base: Path) -> Path:
+    return base / "search" / "0-task"
+
+
+def finished(base: Path) -> list[Path]:
+    """Directories under a final name."""
+    directory = task_directory(base)
+    return [path for path in directory.iterdir() if parse_name(path.name)] if directory.exists() else []
+
+
+def files(base: Path) -> list[Path]:
+    return [path for path in base.rglob("*") if path.is_file()]
+
+
+def assert_whole(path: Path) -> None:
+    digest = digest_of((path / "manifest.json").read_bytes())
+    assert read_checkpoint(path.as_uri(), digest) == STATE
+
+
+def at(n: int, error: int) -> Fault:
+    def fault(count: int, operation: str) -> None:
+        if count == n:
+            raise OSError(error, os.strerror(error))
+
+    return fault
+
+
+def from_there(n: int, error: int) -> Fault:
+    def fault(count: int, operation: str) -> None:
+        if count >= n:
+            raise OSError(error, os.strerror(error))
+
+    return fault
+
+
+def steps() -> Iterator[int]:
+    yield from range(1, 200)
+    raise AssertionError("more operations than there can be")
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_whichever_operation_fails_there_is_a_whole_checkpoint_or_none(
+    error: int, tmp_path: Path, injected: Callable[[Fault], FaultyOs]
+) -> None:
+    for n in steps():
+        base = tmp_path / str(n)
+        faulty = injected(at(n, error))
+        if (failure := failure_of(base)) is None:
+            assert len(finished(base)) == 1
+            assert_whole(finished(base)[0])
+            assert len(faulty.calls) < n, f"the failure of operation {n} was swallowed"
+            break
+        assert ("the storage is full" in str(failure)) is (error == errno.ENOSPC)
+        assert finished(base) == [], f"operation {n}"
+        assert files(base) == [], f"operation {n}: the temporary directory stayed"
+
+
+def test_when_the_storage_fails_for_good_nothing_half_written_has_a_final_name(
+    tmp_path: Path, injected: Callable[[Fault], FaultyOs]
+) -> None:
+    for n in steps():
+        base = tmp_path / str(n)
+        injected(from_there(n, errno.EIO))
+        failure = failure_of(base)
+        for path in finished(base):
+            assert_whole(path)
+        if failure is None:
+            break
+
+
+def test_full_in_the_middle_of_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device takes a part of what it is given, then nothing."""
+    room = 300
+
+    def short_write(descriptor: int, data: memoryview) -> int:
+        nonlocal room
+        if room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = os.write(descriptor, data[: min(room, 100)])
+        room -= written
+        return written
+
+    proxy = SimpleNamespace(**{name: getattr(os, name) for name in dir(os) if name != "write"}, write=short_write)
+    monkeypatch.setattr(local, "os", proxy)
+    with pytest.raises(CheckpointError, match="the storage is full"):
+        write(tmp_path)
+    assert files(tmp_path) == []
+    room = 1_000_000
+    assert_whole(Path(write(tmp_path).url.removeprefix("file://")))
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, injected: Callable[[Fault], FaultyOs]) -> None:
+    def interrupt(count: int, operation: str) -> None:
+        if operation == "fsync" and count > 10:
+            raise KeyboardInterrupt
+
+    injected(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_each_step_is_durable_before_the_next(tmp_path: Path, injected: Callable[[Fault], FaultyOs]) -> None:
+    faulty = injected(lambda count, operation: None)
+    write(tmp_path / "new")
+    names = [name for name, _ in faulty.calls]
+    rename = names.index("rename")
+    # Each directory made is made durable in its parent: new, search, 0-task; then the temporary one.
+    assert names[:14] == ["mkdir", "open", "fsync", "close"] * 3 + ["mkdir", "open"]
+    for index in (index for index, name in enumerate(names) if name == "write" and names[index + 1] != "write"):
+        assert names[index + 1 : index + 3] == ["fsync", "close"], "a file is durable before it is closed"
+    assert names[rename - 3 : rename] == ["open", "fsync", "close"], "the temporary directory, before the rename"
+    assert names[rename + 1 :] == ["open", "fsync", "close"], "the parent, after the rename"
+    assert str(faulty.calls[rename - 3][1][0]) == str(faulty.calls[rename][1][0])
+    assert faulty.calls[rename + 1][1][0] == task_directory(tmp_path / "new")
+
+
+def test_a_directory_removed_by_another_process_is_made_again(
+    tmp_path: Path, injected: Callable[[Fault], FaultyOs]
+) -> None:
+    """A deletion of the task's last checkpoint removes the empty directory between two of our steps."""
+
+    def remove(count: int, operation: str) -> None:
+        if operation == "mkdir" and count == 9:
+            os.rmdir(task_directory(tmp_path))
+
+    task_directory(tmp_path).parent.mkdir()
+    injected(lambda count, operation: remove(count + 4, operation))
+    assert_whole(Path(write(tmp_path).url.removeprefix("file://")))
+
+
+def test_a_deletion_that_fails_anywhere_leaves_it_whole_or_gone_and_can_be_repeated(
+    tmp_path: Path, injected: Callable[[Fault], FaultyOs]
+) -> None:
+    for n in steps():
+        base = tmp_path / str(n)
+        injected(lambda count, operation: None)
+        written = write(base)
+        injected(at(n, errno.EIO))
+        try:
+            delete_checkpoint(written.url)
+            failed = False
+        except CheckpointError:
+            failed = True
+        for path in finished(base):
+            assert_whole(path)
+        injected(lambda count, operation: None)
+        delete_checkpoint(written.url)
+        assert files(base) == []
+        assert not finished(base)
+        if not failed and n > 8:
+            break
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from tenure.worker.checkpoint import local, write_checkpoint, delete_checkpoint
+
+base, last, operations, action = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(","), sys.argv[4]
+count = 0
+
+class DeadlyOs:
+    def __getattr__(self, name):
+        real = getattr(os, name)
+        if name not in operations:
+            return real
+        def operation(*args, **kwargs):
+            global count
+            count += 1
+            if count == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+        return operation
+
+state = {"epoch": 3, "weights": list(range(200))}
+if action == "delete":
+    written = write_checkpoint(base, "search", "0-task", 1, 5, state)
+local.os = DeadlyOs()
+if action == "delete":
+    delete_checkpoint(written.url)
+else:
+    write_checkpoint(base, "search", "0-task", 1, 5, state)
+"""
+
+
+@pytest.mark.parametrize("action", ["write", "delete"])
+def test_killed_before_any_operation_there_is_a_whole_checkpoint_or_none(action: str, tmp_path: Path) -> None:
+    for n in steps():
+        base = tmp_path / str(n)
+        arguments = [str(base), str(n), ",".join(OPERATIONS), action]
+        died = subprocess.run([sys.executable, "-c", KILLED_WRITER, *arguments], timeout=60).returncode
+        for path in finished(base):
+            assert_whole(path)
+        if died == 0:
+            break
+        assert died == -9
+        swept = sweep_debris(str(base), "search", "0-task", before_epoch=2, registered=[])
+        assert files(base) == []
+        assert not finished(base)
+        assert len(swept) <= 1
+
+
+@pytest.mark.parametrize("operation", ["open", "write", "close", "makedirs"])
+def test_a_remote_storage_that_fails_leaves_no_manifest(
+    operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the manner of an object store's library: with an exception of its own, before or after taking the bytes."""
+    from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+
+    class Refused(Exception):
+        pass
+
+    target: Any = MemoryFileSystem if operation in ("open", "makedirs") else MemoryFile
+    real = getattr(target, operation)
+    count = 0
+
+    def refusing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == last:
+            raise Refused("503 slow down")
+        return real(self, *args, **kwargs)
+
+    failures = 0
+    for last in range(1, 4):
+        base, count = f"memory://{tmp_path}/{last}", 0
+        monkeypatch.setattr(target, operation, refusing)
+        written, failure = None, None
+        try:
+            written = write(base)
+        except CheckpointError as error:
+            failure = error
+        monkeypatch.setattr(target, operation, real)
+        if written is not None:
+            assert read_checkpoint(written.url, written.digest) == STATE
+        else:
+            failures += 1
+            assert "503 slow down" in str(failure)
+            assert fsspec.filesystem("memory").glob(f"{tmp_path}/{last}/**/manifest.json") == []
+    assert failures >= 1
+
+
+def test_a_remote_deletion_takes_the_manifest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = write(f"memory://{tmp_path}")
+    memory = fsspec.filesystem("memory")
+    removed: list[str] = []
+    real = type(memory).rm_file
+
+    def note(self: Any, path: str) -> None:
+        removed.append(path.rpartition("/")[2])
+        if len(removed) == 2:
+            raise RuntimeError("the connection broke")
+        real(self, path)
+
+    monkeypatch.setattr(type(memory), "rm_file", note)
+    with pytest.raises(CheckpointError, match="the connection broke"):
+        delete_checkpoint(written.url)
+    assert removed == ["manifest.json", "state.json"]
+    with pytest.raises(CorruptCheckpoint, match=r"manifest\.json: is missing"):
+        read_checkpoint(written.url, written.digest)
+    monkeypatch.setattr(type(memory), "rm_file", real)
+    delete_checkpoint(written.url)
+    assert memory.glob(f"{tmp_path}/**/*.json") == []
