@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Regenerate the committed gRPC stubs from proto/*.proto, exactly.
 
-The generator is pinned (grpcio-tools 1.62.3: its output imports on every protobuf and grpcio that Tenure supports, see
-proto/README.md) and lives in an environment of its own, so that nobody's runtime packages decide what is generated.
+The generator is pinned (grpcio-tools 1.62.3: its output imports on every protobuf and grpcio that Tenure
+supports, see proto/README.md) and lives in an environment of its own, so that nobody's runtime packages decide
+what is generated.
 
 Examples:
     scripts/compile_protos.py            # rewrite proto/*_pb2.py, *_pb2.pyi, *_pb2_grpc.py
@@ -51,8 +52,8 @@ def find_python(wanted: str | None) -> str:
         if probe.returncode == 0 and f"python{probe.stdout.strip()}" in PYTHONS:
             return path
     raise CompileError(
-        f"no Python for grpcio-tools 1.62.3 among {', '.join(candidates)}: it has wheels for 3.11 and 3.12 only. "
-        "Name one with --python PATH."
+        f"no Python for grpcio-tools 1.62.3 among {', '.join(candidates)}: "
+        "it has wheels for 3.11 and 3.12 only. Name one with --python PATH."
     )
 
 
@@ -92,7 +93,7 @@ def generate(interpreter: Path, target: Path) -> None:
 
 
 def use_private_pool(source: str) -> str:
-    """Register our descriptors in a pool of our own, so that MorphML's ``worker.proto`` can live beside them."""
+    """Register our descriptors in a pool of our own; MorphML's ``worker.proto`` can live beside them."""
     replaced = source.replace("_descriptor_pool.Default()", "_POOL")
     replaced = replaced.replace(
         "# @@protoc_insertion_point(imports)",
@@ -105,9 +106,7 @@ def use_private_pool(source: str) -> str:
 
 def use_package_imports(source: str) -> str:
     """``import worker_pb2`` works only with proto/ on sys.path; import from the package instead."""
-    return re.sub(
-        r"^import (\w+_pb2) as (\w+)$", r"from tenure.proto import \1 as \2", source, flags=re.MULTILINE
-    )
+    return re.sub(r"^import (\w+_pb2) as (\w+)$", r"from tenure.proto import \1 as \2", source, flags=re.MULTILINE)
 
 
 def drift(generated: Path) -> list[str]:
@@ -118,20 +117,14 @@ def drift(generated: Path) -> list[str]:
         committed, fresh = PROTO_DIR / name, generated / name
         before = committed.read_text().splitlines() if committed.exists() else []
         after = fresh.read_text().splitlines() if fresh.exists() else []
-        lines += difflib.unified_diff(
-            before, after, f"committed/{name}", f"generated/{name}", lineterm="", n=1
-        )
+        lines += difflib.unified_diff(before, after, f"committed/{name}", f"generated/{name}", lineterm="", n=1)
     return lines
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done or equal, 1 drift, 2 can't generate here."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 if the committed stubs differ"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the committed stubs differ")
     parser.add_argument("--python", metavar="PATH", help="Python 3.11 or 3.12 that runs the generator")
     arguments = parser.parse_args(argv)
     try:
@@ -141,11 +134,7 @@ def main(argv: list[str] | None = None) -> int:
             generate(interpreter, target)
             if arguments.check:
                 lines = drift(target)
-                print(
-                    "\n".join(line[:160] for line in lines[:60])
-                    if lines
-                    else "the committed stubs are up to date"
-                )
+                print("\n".join(line[:160] for line in lines[:60]) if lines else "the committed stubs are up to date")
                 return 1 if lines else 0
             for path in sorted(target.iterdir()):
                 shutil.copyfile(path, PROTO_DIR / path.name)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Every check that reads the code without running it, one after the other; all are run even if one fails.
 
-Style and format by ruff, types by mypy, and the generated files against what their generators write now. Every
-``scripts/generate_*.py`` is one: it knows ``--check``.
+Style and format by ruff, types by mypy, and the generated files against what their generators write now.
+Every ``scripts/generate_*.py`` is one: it knows ``--check``.
 """
 
 from __future__ import annotations

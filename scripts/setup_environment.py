@@ -1,8 +1,8 @@
 """Make ``.venv`` with everything that one front-door target needs, once; run by ``scripts/setup``.
 
-The environment remembers what it was made from (the packaging sections of pyproject.toml and the constraints). As long
-as that is unchanged a second run only compares and is done. An environment that is broken (its Python was upgraded away,
-a run was interrupted before pip was in it) is made anew.
+The environment remembers what it was made from (the packaging sections of pyproject.toml and the constraints).
+As long as that is unchanged a second run only compares and is done. An environment that is broken (its Python was
+upgraded away, a run was interrupted before pip was in it) is made anew.
 
 Examples:
     scripts/setup demo       # what `make demo` needs
@@ -104,7 +104,7 @@ class Environment:
         if has_module("ensurepip"):
             subprocess.run([sys.executable, "-m", "venv", str(self.path)], check=True)
         elif has_module("pip") and has_module("venv"):
-            # Debian's python3 without python3-venv, but with pip: that pip can install into another environment.
+            # Debian's python3 without python3-venv: its pip can install into another environment.
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.path)], check=True)
             subprocess.run(
                 [sys.executable, "-m", "pip", "--python", str(self.python), "install", "--quiet", "pip"],
@@ -136,10 +136,7 @@ class Environment:
 
 def has_module(name: str) -> bool:
     """Whether the Python that runs this can import ``name``."""
-    return (
-        subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, check=False).returncode
-        == 0
-    )
+    return subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, check=False).returncode == 0
 
 
 def run_with_progress(command: list[str]) -> None:
@@ -194,14 +191,10 @@ def set_up(environment: Environment, extra: str, python_chosen: bool) -> None:
 
 def main() -> int:
     """Exit status: 0 ready, 1 not, with the reason on stderr."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("extra", choices=sorted(CONTAINS))
     parser.add_argument("--venv", default=os.environ.get("VENV", ".venv"), help="directory (default: .venv)")
-    parser.add_argument(
-        "--python-chosen", action="store_true", help="remake an environment of another version"
-    )
+    parser.add_argument("--python-chosen", action="store_true", help="remake an environment of another version")
     arguments = parser.parse_args()
     try:
         set_up(Environment(ROOT / arguments.venv), arguments.extra, arguments.python_chosen)

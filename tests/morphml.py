@@ -1,9 +1,9 @@
 """MorphML 1.0's protocol, without any of Tenure: a second copy of ``worker.proto`` and stubs for it.
 
-Made from the field table below in protobuf's *default* pool, where MorphML's own generated stubs put theirs. So a test
-that imports this module and :mod:`tenure.proto` has what a search program has that imports MorphML and Tenure; and a
-peer built from it speaks MorphML's fields only. Needs nothing but protobuf and grpcio: ``tests/compat`` runs it on
-their oldest versions.
+Made from the field table below in protobuf's *default* pool, where MorphML's own generated stubs put theirs. So
+a test that imports this module and :mod:`tenure.proto` has what a search program has that imports MorphML and
+Tenure; and a peer built from it speaks MorphML's fields only. Needs nothing but protobuf and grpcio:
+``tests/compat`` runs it on their oldest versions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ FILE_NAME = "worker.proto"
 
 # Message: field number type, …  A field without a type is a string.
 MESSAGES_TABLE = """
-RegisterRequest: worker_id 1, host 2, port 3 int32, num_gpus 4 int32, gpu_ids 5 repeated int32, metadata 6 map string
+RegisterRequest: worker_id 1, host 2, port 3 int32, num_gpus 4 int32, gpu_ids 5 repeated int32, \
+metadata 6 map string
 RegisterResponse: success 1 bool, message 2, master_id 3
 HeartbeatRequest: worker_id 1, status 2, current_task_id 3, metrics 4 WorkerMetrics
 HeartbeatResponse: acknowledged 1 bool, should_continue 2 bool
@@ -33,7 +34,8 @@ EvaluationConfig: num_epochs 1 int32, batch_size 2 int32, learning_rate 3 double
 extra 6 map string
 TaskRequest: worker_id 1, max_tasks 2 int32
 TaskResponse: has_task 1 bool, tasks 2 repeated EvaluateRequest
-ResultRequest: task_id 1, worker_id 2, success 3 bool, metrics 4 map double, error 5, duration 6 double, architecture 7
+ResultRequest: task_id 1, worker_id 2, success 3 bool, metrics 4 map double, error 5, duration 6 double, \
+architecture 7
 ResultResponse: acknowledged 1 bool, message 2
 StatusRequest: worker_id 1
 StatusResponse: status 1, current_task_id 2, metrics 3 WorkerMetrics, uptime_seconds 4 int64
@@ -69,7 +71,7 @@ _SCALARS: dict[str, Any] = {
 
 
 class Field(NamedTuple):
-    """One field of the table. ``type`` is a scalar's or a message's name, of a map its values' (keys are strings)."""
+    """One field of the table. ``type`` names a scalar or a message; of a map its values (keys are strings)."""
 
     message: str
     name: str
@@ -87,9 +89,7 @@ def _parse_table() -> tuple[Field, ...]:
             match = re.fullmatch(r"(\w+) (\d+)(?: (repeated|map))?(?: (\w+))?", entry)
             assert match is not None, entry
             name, number, form, kind = match.groups()
-            fields.append(
-                Field(message, name, int(number), kind or "string", form == "repeated", form == "map")
-            )
+            fields.append(Field(message, name, int(number), kind or "string", form == "repeated", form == "map"))
     return tuple(fields)
 
 
@@ -113,9 +113,7 @@ def file_descriptor() -> descriptor_pb2.FileDescriptorProto:
     for service_name, methods in SERVICES.items():
         service = file.service.add(name=service_name)
         for method, (request, response) in methods.items():
-            service.method.add(
-                name=method, input_type=f".{PACKAGE}.{request}", output_type=f".{PACKAGE}.{response}"
-            )
+            service.method.add(name=method, input_type=f".{PACKAGE}.{request}", output_type=f".{PACKAGE}.{response}")
     return file
 
 
@@ -148,7 +146,7 @@ def _load_messages() -> SimpleNamespace:
 
 
 messages = _load_messages()
-"""The message classes by name, as ``worker_pb2`` would have them: ``messages.RegisterRequest(worker_id="w")``."""
+"""The message classes by name, as ``worker_pb2`` would have them: ``messages.TaskRequest(worker_id="w")``."""
 
 
 def stub(channel: Any, service: str) -> SimpleNamespace:

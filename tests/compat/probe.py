@@ -1,8 +1,9 @@
 """Run by the interpreter of a throw-away environment: does Tenure work on the versions installed there?
 
-``probe.py wire`` needs grpcio, protobuf, grpcio-health-checking and grpcio-reflection only; ``probe.py package`` also
-imports the master, the supervisor, the client and the command line. No test framework: the oldest environment has none
-that pytest's current version would accept. Each check prints its name; a failed one ends the process with a traceback.
+``probe.py wire`` needs grpcio, protobuf, grpcio-health-checking and grpcio-reflection only; ``probe.py package``
+also imports the master, the supervisor, the client and the command line. No test framework, so that nothing but
+what is probed has a say in the versions. Each check prints its name; a failed one ends the process with a
+traceback.
 """
 
 from __future__ import annotations
@@ -21,22 +22,21 @@ import morphml
 from google.protobuf import descriptor_pool
 from google.protobuf.internal import api_implementation
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from tenure.proto import (
     EvaluateRequest,
     EvaluateResponse,
-    Hello,
     HeartbeatRequest,
     HeartbeatResponse,
+    Hello,
     MasterServiceServicer,
     MasterServiceStub,
     Outcome,
     OutcomeKind,
+    Outcomes,
     OutcomeVerdict,
     OutcomeVerdicts,
-    Outcomes,
     RegisterRequest,
     RegisterResponse,
     ResultResponse,
@@ -58,9 +58,7 @@ from tenure.proto import (
 )
 from tenure.proto.pool import POOL
 
-MORPHML_METHODS = {
-    f"{service}.{method}" for service, methods in morphml.SERVICES.items() for method in methods
-}
+MORPHML_METHODS = {f"{service}.{method}" for service, methods in morphml.SERVICES.items() for method in methods}
 TIMEOUT_SECONDS = 20.0
 
 
@@ -68,9 +66,7 @@ class Master(MasterServiceServicer):
     """Answers each call with what it was asked, so that a lost field shows."""
 
     def RegisterWorker(self, request, context):
-        return RegisterResponse(
-            success=True, message=request.metadata["zone"], master_id="m1", lease_ttl_ms=30_000
-        )
+        return RegisterResponse(success=True, message=request.metadata["zone"], master_id="m1", lease_ttl_ms=30_000)
 
     def Heartbeat(self, request, context):
         return HeartbeatResponse(acknowledged=request.metrics.cpu_usage == 12.5, should_continue=True)
@@ -79,9 +75,7 @@ class Master(MasterServiceServicer):
         return ResultResponse(acknowledged=request.metrics["fitness"] == 0.5, verdict=Verdict.VERDICT_OK)
 
     def RequestTask(self, request, context):
-        return TaskResponse(
-            has_task=True, tasks=[EvaluateRequest(task_id="t1", lease_token="secret", epoch=3)]
-        )
+        return TaskResponse(has_task=True, tasks=[EvaluateRequest(task_id="t1", lease_token="secret", epoch=3)])
 
     def Session(self, request_iterator, context):
         for message in request_iterator:
@@ -117,9 +111,7 @@ def served() -> Iterator[grpc.Channel]:
     health_servicer.set("morphml.distributed.MasterService", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = ("morphml.distributed.MasterService", "tenure.v1.TenureService")
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        reflection.ReflectionServicer(names, pool=POOL), server
-    )
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.ReflectionServicer(names, pool=POOL), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -136,7 +128,8 @@ def descriptors() -> None:
     assert ours is not theirs
     assert RegisterRequest is not morphml.messages.RegisterRequest
     assert POOL.FindFileByName("tenure.proto") is not None
-    assert tenure_pb2_grpc.TenureServiceStub and worker_pb2_grpc.MasterServiceStub
+    assert tenure_pb2_grpc.TenureServiceStub
+    assert worker_pb2_grpc.MasterServiceStub
     for field in morphml.FIELDS:
         assert ours.message_types_by_name[field.message].fields_by_name[field.name].number == field.number
 
@@ -167,14 +160,10 @@ def unary_calls() -> None:
         assert (registered.success, registered.message, registered.lease_ttl_ms) == (True, "a", 30_000)
         beat = HeartbeatRequest(worker_id="w", metrics=worker_pb2.WorkerMetrics(cpu_usage=12.5))
         assert master.Heartbeat(beat, timeout=TIMEOUT_SECONDS).acknowledged
-        taken = master.RequestTask(
-            worker_pb2.TaskRequest(worker_id="w", max_tasks=1), timeout=TIMEOUT_SECONDS
-        )
+        taken = master.RequestTask(worker_pb2.TaskRequest(worker_id="w", max_tasks=1), timeout=TIMEOUT_SECONDS)
         assert taken.tasks[0].lease_token == "secret"
         result = worker_pb2.ResultRequest(task_id="t1", metrics={"fitness": 0.5})
-        assert master.SubmitResult(
-            result, timeout=TIMEOUT_SECONDS, compression=grpc.Compression.Gzip
-        ).acknowledged
+        assert master.SubmitResult(result, timeout=TIMEOUT_SECONDS, compression=grpc.Compression.Gzip).acknowledged
         pushed = worker.Evaluate(EvaluateRequest(task_id="t1"), timeout=TIMEOUT_SECONDS)
         assert pushed.metrics["fitness"] == 0.75
 
@@ -194,11 +183,7 @@ def session_stream() -> None:
     up = [
         SessionUp(hello=Hello(worker=RegisterRequest(worker_id="w"))),
         SessionUp(want=Want(slots=2)),
-        SessionUp(
-            outcomes=Outcomes(
-                outcomes=[Outcome(task_id="t0", kind=OutcomeKind.OUTCOME_SUCCESS)], want_slots=0
-            )
-        ),
+        SessionUp(outcomes=Outcomes(outcomes=[Outcome(task_id="t0", kind=OutcomeKind.OUTCOME_SUCCESS)], want_slots=0)),
     ]
     with served() as channel:
         down = list(MasterServiceStub(channel).Session(iter(up), timeout=TIMEOUT_SECONDS))
@@ -216,9 +201,7 @@ def health_and_reflection() -> None:
         assert checked.status == health_pb2.HealthCheckResponse.SERVING
         requests = [
             reflection_pb2.ServerReflectionRequest(list_services=""),
-            reflection_pb2.ServerReflectionRequest(
-                file_containing_symbol="morphml.distributed.MasterService"
-            ),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="morphml.distributed.MasterService"),
         ]
         answers = list(
             reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
