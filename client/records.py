@@ -1,0 +1,429 @@
+"""What a master says of tasks, searches and workers, as values.
+
+All are frozen and safe to share between threads. Field names are those of ``proto/tenure.proto``, units last;
+times ``*_unix_ms`` are for people (0 = not yet): nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tenure.common.spec import Config, Requirements
+from tenure.common.states import TaskState
+from tenure.proto import tenure_pb2
+
+
+def state_of(value: int) -> TaskState:
+    """A state from the wire."""
+    return TaskState(tenure_pb2.TaskState.Name(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed.
+
+    Attributes:
+        error_class: The exception's class, or what the worker saw (``Killed``, ``ProgressTimeout``, …).
+        message: Its text.
+        retryable: False: it was never tried again, whatever the budget said.
+    """
+
+    error_class: str
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """The last report of a running evaluation. ``total_steps`` is 0 when the evaluator doesn't say."""
+
+    step: int
+    total_steps: int
+    metrics: Mapping[str, float]
+    reported_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """The newest registered checkpoint: where it lies, the step it stands after, the lease epoch that wrote
+    it.
+    """
+
+    url: str
+    step: int
+    size_bytes: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One lease of a task and how it ended: the evidence.
+
+    Attributes:
+        epoch: Of the lease; rises by one with each.
+        outcome: ``success``, ``failure``, ``loss``, ``out_of_memory``, ``release`` or ``expired``.
+        exit_signal: Signal that ended the executor, 0 for none.
+        log_tail: The last lines the evaluation printed.
+        steps_start: Step the run started from: above 0, it went on from a checkpoint.
+        steps_end: Step it got to.
+    """
+
+    epoch: int
+    worker_id: str
+    outcome: str
+    leased_unix_ms: int
+    ended_unix_ms: int
+    error_class: str
+    error_message: str
+    exit_signal: int
+    exit_code: int
+    log_tail: str
+    steps_start: int
+    steps_end: int
+    duration_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One task as the broker has it.
+
+    Attributes:
+        attempts: Failures of the evaluation so far, of ``max_attempts``.
+        losses: Times the worker or executor vanished, of ``max_losses``.
+        epoch: Leases so far.
+        worker_id: Holder while LEASED, else the last one.
+        metrics: Of a SUCCEEDED task; ``fitness`` among them by convention.
+        failure: Of a FAILED task, or of the last attempt that failed; None if none did.
+        lease_left_ms: In lease-clock time, while LEASED.
+        scheduled_in_ms: Until a SCHEDULED task is QUEUED, in lease-clock time.
+        resumes: How often a run went on from a checkpoint.
+        architecture: JSON text. Like ``config`` and ``attempt_records`` only in full records.
+    """
+
+    task_id: str
+    search: str
+    key: str
+    state: TaskState
+    priority: int
+    attempts: int
+    max_attempts: int
+    losses: int
+    max_losses: int
+    out_of_memory: int
+    epoch: int
+    worker_id: str
+    cancel_requested: bool
+    submitted_unix_ms: int
+    leased_unix_ms: int
+    ended_unix_ms: int
+    metrics: Mapping[str, float]
+    detail: str
+    duration_seconds: float
+    failure: Failure | None
+    progress: ProgressReport | None
+    checkpoint: CheckpointRef | None
+    lease_left_ms: int
+    scheduled_in_ms: int
+    resumes: int
+    requirements: Requirements
+    architecture: str
+    config: Config | None
+    attempt_records: tuple[AttemptRecord, ...]
+
+    @classmethod
+    def from_message(cls, message: Any) -> TaskRecord:
+        """From ``tenure.v1.Task``."""
+        plain = {name: getattr(message, name) for name in _TASK_PLAIN}
+        return cls(
+            **plain,
+            state=state_of(message.state),
+            metrics=dict(message.metrics),
+            failure=_part(message, "failure", _failure),
+            progress=_part(message, "progress", _progress),
+            checkpoint=_part(message, "checkpoint", _checkpoint),
+            requirements=Requirements(message.requirements.gpus, dict(message.requirements.labels)),
+            config=_part(message, "config", _config),
+            attempt_records=tuple(_attempt(record) for record in message.attempt_records),
+        )
+
+
+_TASK_PLAIN = (
+    "task_id",
+    "search",
+    "key",
+    "priority",
+    "attempts",
+    "max_attempts",
+    "losses",
+    "max_losses",
+    "out_of_memory",
+    "epoch",
+    "worker_id",
+    "cancel_requested",
+    "submitted_unix_ms",
+    "leased_unix_ms",
+    "ended_unix_ms",
+    "detail",
+    "duration_seconds",
+    "lease_left_ms",
+    "scheduled_in_ms",
+    "resumes",
+    "architecture",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskVerdict:
+    """What became of a request about one task.
+
+    Attributes:
+        verdict: ``ok``, ``already`` (it was so before), ``cancel_requested`` (a worker holds it and is told),
+            ``wrong_state`` or ``unknown``.
+        state: The task's state now; None if there is no such task.
+    """
+
+    task_id: str
+    verdict: str
+    state: TaskState | None
+
+    @classmethod
+    def from_message(cls, message: Any) -> TaskVerdict:
+        """From ``tenure.v1.TaskVerdict``."""
+        return cls(message.task_id, message.verdict, state_of(message.state) if message.state else None)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """One change of one task: the transition's name and the state after it."""
+
+    task_id: str
+    search: str
+    transition: str
+    state: TaskState | None
+    at_unix_ms: int
+    worker_id: str
+    epoch: int
+
+    @classmethod
+    def from_message(cls, message: Any) -> TaskEvent:
+        """From ``tenure.v1.TaskEvent``."""
+        return cls(
+            message.task_id,
+            message.search,
+            message.transition,
+            state_of(message.state) if message.state else None,
+            message.at_unix_ms,
+            message.worker_id,
+            message.epoch,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """Events that came together. A watch that starts from ``cursor`` goes on right after them."""
+
+    cursor: str
+    events: tuple[TaskEvent, ...]
+
+    @classmethod
+    def from_message(cls, message: Any) -> EventBatch:
+        """From ``tenure.v1.WatchResponse``."""
+        return cls(message.cursor, tuple(TaskEvent.from_message(event) for event in message.events))
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStatus:
+    """A search: its settings and how far it is.
+
+    Attributes:
+        weight: Among searches of equal priority tasks are given in this proportion.
+        max_leased: Most tasks leased at one time; 0 = no limit.
+        architecture_format: ``graph`` or ``json``.
+        status: ``active``, ``paused`` or ``cancelled``.
+        tasks: Number of tasks by state.
+        oldest_queued_ms: Age of the oldest QUEUED task.
+        best_fitness: The highest ``fitness`` of a SUCCEEDED task, ``best_task_id``; None while there is none.
+    """
+
+    name: str
+    priority: int
+    weight: float
+    max_leased: int
+    architecture_format: str
+    status: str
+    created_unix_ms: int
+    tasks: Mapping[TaskState, int]
+    oldest_queued_ms: int
+    last_ended_unix_ms: int
+    best_fitness: float | None
+    best_task_id: str
+
+    @property
+    def open(self) -> int:
+        """Tasks that have not ended."""
+        return sum(number for state, number in self.tasks.items() if not state.terminal)
+
+    @property
+    def total(self) -> int:
+        """All tasks."""
+        return sum(self.tasks.values())
+
+    @classmethod
+    def from_message(cls, message: Any) -> SearchStatus:
+        """From ``tenure.v1.Search``."""
+        return cls(
+            name=message.name,
+            priority=message.priority,
+            weight=message.weight,
+            max_leased=message.max_leased,
+            architecture_format=message.architecture_format,
+            status=message.status,
+            created_unix_ms=message.created_unix_ms,
+            tasks=_by_state(message.tasks),
+            oldest_queued_ms=message.oldest_queued_ms,
+            last_ended_unix_ms=message.last_ended_unix_ms,
+            best_fitness=message.best_fitness if message.HasField("best_fitness") else None,
+            best_task_id=message.best_task_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """One worker as the broker sees it.
+
+    Attributes:
+        status: ``live``, ``silent`` (its lease time runs out) or ``gone``.
+        mode: ``active``, ``cordoned`` (gets nothing more) or ``draining`` (hands back what it holds, too).
+        dispatch: ``session``, ``pull`` or ``push``.
+    """
+
+    worker_id: str
+    instance_id: str
+    status: str
+    mode: str
+    host: str
+    port: int
+    slots: int
+    slots_busy: int
+    num_gpus: int
+    gpu_ids: tuple[int, ...]
+    labels: Mapping[str, str]
+    dispatch: str
+    version: str
+    registered_unix_ms: int
+    last_seen_ms_ago: int
+    cpu_percent: float
+    memory_percent: float
+    gpu_percent: float
+    gpu_memory_percent: float
+    tasks_completed: int
+    tasks_failed: int
+    current_task_id: str
+
+    @classmethod
+    def from_message(cls, message: Any) -> WorkerRecord:
+        """From ``tenure.v1.Worker``."""
+        plain = {name: getattr(message, name) for name in _WORKER_PLAIN}
+        return cls(**plain, gpu_ids=tuple(message.gpu_ids), labels=dict(message.labels))
+
+
+_WORKER_PLAIN = (
+    "worker_id",
+    "instance_id",
+    "status",
+    "mode",
+    "host",
+    "port",
+    "slots",
+    "slots_busy",
+    "num_gpus",
+    "dispatch",
+    "version",
+    "registered_unix_ms",
+    "last_seen_ms_ago",
+    "cpu_percent",
+    "memory_percent",
+    "gpu_percent",
+    "gpu_memory_percent",
+    "tasks_completed",
+    "tasks_failed",
+    "current_task_id",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The broker as a whole. ``counters`` count since the store was made."""
+
+    tasks: Mapping[TaskState, int]
+    workers_live: int
+    slots: int
+    slots_busy: int
+    leases_live: int
+    lease_clock_ms: int
+    oldest_queued_ms: int
+    master_id: str
+    version: str
+    store: str
+    durability: str
+    counters: Mapping[str, int]
+
+    @classmethod
+    def from_message(cls, message: Any) -> Stats:
+        """From ``tenure.v1.StatsResponse``."""
+        plain = {name: getattr(message, name) for name in _STATS_PLAIN}
+        return cls(**plain, tasks=_by_state(message.tasks), counters=dict(message.counters))
+
+
+_STATS_PLAIN = (
+    "workers_live",
+    "slots",
+    "slots_busy",
+    "leases_live",
+    "lease_clock_ms",
+    "oldest_queued_ms",
+    "master_id",
+    "version",
+    "store",
+    "durability",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FsckReport:
+    """Whether the store's indexes and tasks agree; each violation is one sentence."""
+
+    tasks_checked: int
+    violations: tuple[str, ...]
+
+
+def _by_state(numbers: Mapping[str, int]) -> dict[TaskState, int]:
+    return {state: numbers.get(state.value, 0) for state in TaskState}
+
+
+def _part(message: Any, name: str, make: Any) -> Any:
+    return make(getattr(message, name)) if message.HasField(name) else None
+
+
+def _failure(message: Any) -> Failure:
+    return Failure(message.error_class, message.message, message.retryable)
+
+
+def _progress(message: Any) -> ProgressReport:
+    return ProgressReport(message.step, message.total_steps, dict(message.metrics), message.reported_unix_ms)
+
+
+def _checkpoint(message: Any) -> CheckpointRef:
+    return CheckpointRef(message.url, message.step, message.size_bytes, message.epoch)
+
+
+def _config(message: Any) -> Config:
+    return Config(
+        message.num_epochs, message.batch_size, message.learning_rate, message.dataset, dict(message.extra)
+    )
+
+
+def _attempt(message: Any) -> AttemptRecord:
+    return AttemptRecord(**{name: getattr(message, name) for name in AttemptRecord.__dataclass_fields__})
