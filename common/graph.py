@@ -154,9 +154,7 @@ def _read_ids(raw_nodes: Sequence[Mapping[str, object]]) -> dict[str, int]:
     return positions
 
 
-def _read_edges(
-    raw_edges: Sequence[Mapping[str, object]], positions: Mapping[str, int]
-) -> list[tuple[int, ...]]:
+def _read_edges(raw_edges: Sequence[Mapping[str, object]], positions: Mapping[str, int]) -> list[tuple[int, ...]]:
     """Each node's predecessors, in the order of ``edges``."""
     predecessors: list[list[int]] = [[] for _ in positions]
     for index, raw in enumerate(raw_edges):
@@ -184,8 +182,7 @@ def _read_node(raw: Mapping[str, object], index: int, node_id: str, predecessors
     operation = raw.get("operation")
     if not isinstance(operation, str):
         raise InvalidArchitecture(
-            f"node {show(node_id)}: "
-            + ("has no operation" if operation is None else "operation must be text"),
+            f"node {show(node_id)}: " + ("has no operation" if operation is None else "operation must be text"),
             field=f"{where}.operation",
             given=None if operation is None else show(operation),
             expected=f"one of {', '.join(OPERATIONS)}",
@@ -284,26 +281,20 @@ def _objects(parsed: Mapping[str, object], name: str, most: int) -> list[Mapping
     if not isinstance(value, list):
         raise InvalidArchitecture("must be a list of objects", field=where, given=show(value))
     if len(value) > most:
-        raise InvalidArchitecture(
-            f"has {len(value)} entries", field=where, expected=f"at most {most} are allowed"
-        )
+        raise InvalidArchitecture(f"has {len(value)} entries", field=where, expected=f"at most {most} are allowed")
     for index, entry in enumerate(value):
         if not isinstance(entry, dict):
             raise InvalidArchitecture("must be an object", field=f"{where}[{index}]", given=show(entry))
     return value
 
 
-def _object(
-    raw: Mapping[str, object], name: str, where: str, node_id: str | None = None
-) -> Mapping[str, object]:
+def _object(raw: Mapping[str, object], name: str, where: str, node_id: str | None = None) -> Mapping[str, object]:
     value = raw.get(name)
     if value is None:
         return {}
     if not isinstance(value, dict):
         node = "" if node_id is None else f"node {show(node_id)}: "
-        raise InvalidArchitecture(
-            f"{node}{name} must be an object", field=f"{where}.{name}", given=show(value)
-        )
+        raise InvalidArchitecture(f"{node}{name} must be an object", field=f"{where}.{name}", given=show(value))
     return value
 
 

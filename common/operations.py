@@ -126,9 +126,7 @@ class Parameters:
             return default
         pair = _pair(self._values[name], 1)
         if pair is None:
-            self.refuse(
-                name, "must be a whole number of at least 1 or a pair of them", "for example 3, or [3, 5]"
-            )
+            self.refuse(name, "must be a whole number of at least 1 or a pair of them", "for example 3, or [3, 5]")
         if bounded:
             self._bounded(name, max(pair))
         return pair
@@ -191,9 +189,7 @@ class Parameters:
     def _bounded(self, name: str, value: int) -> int:
         # What is larger makes a tensor above the limit on any input: refused before a worker sees it.
         if value > limits.TENSOR_ELEMENTS_MAX:
-            self.refuse(
-                name, "is too large", f"no tensor may have more than {limits.TENSOR_ELEMENTS_MAX} elements"
-            )
+            self.refuse(name, "is too large", f"no tensor may have more than {limits.TENSOR_ELEMENTS_MAX} elements")
         return value
 
 
@@ -242,9 +238,7 @@ def _pool(kind: Literal["max", "avg"]) -> Callable[[Parameters], Pool]:
         pool_size = params.pair(("pool_size", "kernel_size"), (2, 2))
         padding = params.padding((0, 0))
         if padding != "same" and any(2 * pad > size for pad, size in zip(padding, pool_size, strict=True)):
-            params.refuse(
-                "padding", "is above half the window", f"the window is {pool_size[0]}×{pool_size[1]}"
-            )
+            params.refuse("padding", "is above half the window", f"the window is {pool_size[0]}×{pool_size[1]}")
         return Pool(kind=kind, pool_size=pool_size, stride=_stride(params, pool_size), padding=padding)
 
     return read

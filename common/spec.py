@@ -127,14 +127,14 @@ def check_config(config: Config, architecture_format: str = "graph") -> Config:
         )
     if not isinstance(config.dataset, str):
         raise InvalidConfig("must be text", field="config.dataset", given=config.dataset)
-    if architecture_format == "graph" and config.dataset not in ("", *NAMED_DATASETS):
-        if not REFERENCE.match(config.dataset):
-            raise InvalidConfig(
-                "unknown data set",
-                field="config.dataset",
-                given=config.dataset,
-                expected=f"one of {', '.join(NAMED_DATASETS)}, or your own as module:function",
-            )
+    named = config.dataset in ("", *NAMED_DATASETS) or REFERENCE.match(config.dataset)
+    if architecture_format == "graph" and not named:
+        raise InvalidConfig(
+            "unknown data set",
+            field="config.dataset",
+            given=config.dataset,
+            expected=f"one of {', '.join(NAMED_DATASETS)}, or your own as module:function",
+        )
     _check_mapping(
         config.extra,
         "config.extra",
@@ -152,9 +152,7 @@ def check_requirements(requirements: Requirements) -> Requirements:
     return requirements
 
 
-def _integer(
-    value: Any, name: str, least: int, most: int, error: type[InvalidInput] = InvalidInput
-) -> None:
+def _integer(value: Any, name: str, least: int, most: int, error: type[InvalidInput] = InvalidInput) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise error(
             "out of range" if isinstance(value, int) else "must be an integer",

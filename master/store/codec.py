@@ -1,0 +1,273 @@
+"""Between the store's values and what the Lua scripts take and give."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from tenure.common.spec import Config, Requirements
+from tenure.common.states import TaskState
+from tenure.master.store.pipeline import Arguments
+from tenure.master.store.records import (
+    AttemptRecord,
+    CheckpointRecord,
+    ClaimRequest,
+    Evidence,
+    Failure,
+    Grant,
+    NewTask,
+    Release,
+    Renewal,
+    RetryPolicy,
+    SearchView,
+    Success,
+    TaskEvent,
+    TaskView,
+    decode_payload,
+    encode_payload,
+    requirement_class,
+    requirements_from_json,
+)
+
+
+def text(value: bytes | str | None) -> str:
+    """A reply's bytes as text."""
+    if value is None:
+        return ""
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+
+
+def pairs(flat: Sequence[bytes]) -> dict[str, str]:
+    """A flat HGETALL reply as a mapping."""
+    return {text(flat[index]): text(flat[index + 1]) for index in range(0, len(flat), 2)}
+
+
+def submit_arguments(search: str, architecture_format: str, tasks: Sequence[NewTask]) -> Arguments:
+    """For submit.lua."""
+    blobs: list[bytes] = []
+    numbers: dict[str, int] = {}
+    items: list[dict[str, Any]] = []
+    for task in tasks:
+        spec = task.spec
+        digest, blob = encode_payload(spec)
+        if digest not in numbers:
+            blobs.append(blob)
+            numbers[digest] = len(blobs)
+        class_name, requirements = requirement_class(spec.requirements)
+        items.append(
+            {
+                "id": task.task_id,
+                "key": task.key,
+                "class": class_name,
+                "requirements": requirements,
+                "priority": spec.priority,
+                "max_attempts": spec.max_attempts,
+                "max_losses": spec.max_losses,
+                "timeout": spec.timeout_ms,
+                "progress": spec.progress_deadline_ms,
+                "delay": spec.delay_ms,
+                "payload": digest,
+            }
+        )
+    head = {"search": search, "format": architecture_format, "blobs": numbers, "tasks": items}
+    return [json.dumps(head), *blobs]
+
+
+def claim_arguments(ttl_ms: int, requests: Sequence[ClaimRequest]) -> Arguments:
+    """For claim.lua."""
+    return [
+        json.dumps(
+            {
+                "ttl": ttl_ms,
+                "requests": [
+                    {
+                        "worker": request.worker_id,
+                        "legacy": request.legacy,
+                        "classes": request.classes,
+                        "tokens": request.tokens,
+                    }
+                    for request in requests
+                ],
+            }
+        )
+    ]
+
+
+def grants(reply: list[list[Any]]) -> list[Grant]:
+    """From one request's part of claim.lua's reply."""
+    granted = []
+    for task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints in reply:
+        architecture, config = decode_payload(payload)
+        granted.append(
+            Grant(
+                task_id=text(task_id),
+                token=text(token),
+                epoch=int(epoch),
+                attempt=int(attempt),
+                search=text(search),
+                architecture=architecture,
+                config=config,
+                timeout_ms=int(timeout or 0),
+                progress_deadline_ms=int(progress or 0),
+                checkpoints=[CheckpointRecord.from_json(item) for item in checkpoints],
+            )
+        )
+    return granted
+
+
+def complete_arguments(items: list[Success]) -> Arguments:
+    """For complete.lua."""
+    rows = []
+    for item in items:
+        result = {
+            "metrics": dict(item.metrics),
+            "detail": item.detail,
+            "architecture": item.architecture,
+            "duration_seconds": item.evidence.duration_seconds,
+        }
+        row: dict[str, Any] = {
+            "id": item.task_id,
+            "token": item.token,
+            "epoch": item.epoch,
+            "worker": item.worker_id,
+            "result": json.dumps({name: value for name, value in result.items() if value}),
+            "record": item.evidence.to_json(),
+        }
+        if "fitness" in item.metrics:
+            row["fitness"] = item.metrics["fitness"]
+        rows.append(row)
+    return [json.dumps(rows)]
+
+
+def fail_arguments(items: list[Failure]) -> Arguments:
+    """For fail.lua."""
+    rows = [
+        {
+            "id": item.task_id,
+            "token": item.token,
+            "worker": item.worker_id,
+            "kind": item.kind.value,
+            "retryable": item.retryable,
+            "failure": json.dumps(
+                {
+                    "error_class": item.evidence.error_class,
+                    "error_message": item.evidence.error_message,
+                    "retryable": item.retryable,
+                }
+            ),
+            "record": item.evidence.to_json(),
+            "policy": _policy(item.retry),
+        }
+        for item in items
+    ]
+    return [json.dumps(rows)]
+
+
+def _policy(retry: RetryPolicy) -> dict[str, float]:
+    # Jitter against herds, not a secret.
+    return {"base_ms": retry.base_ms, "max_ms": retry.max_ms, "random": random.random()}
+
+
+def release_arguments(items: list[Release]) -> Arguments:
+    """For release.lua."""
+    return [
+        json.dumps(
+            [
+                {
+                    "id": item.task_id,
+                    "token": item.token,
+                    "worker": item.worker_id,
+                    "record": item.evidence.to_json() if item.evidence else "",
+                }
+                for item in items
+            ]
+        )
+    ]
+
+
+def renew_arguments(ttl_ms: int, items: list[Renewal]) -> Arguments:
+    """For renew.lua and readopt.lua."""
+    rows = []
+    for item in items:
+        row: dict[str, Any] = {
+            "id": item.task_id,
+            "token": item.token,
+            "epoch": item.epoch,
+            "worker": item.worker_id,
+        }
+        if item.progress:
+            row["progress"] = item.progress
+        rows.append(row)
+    return [json.dumps({"ttl": ttl_ms, "items": rows})]
+
+
+def task_view(task_id: str, reply: list[Any]) -> TaskView:
+    """From one task's part of show.lua's reply."""
+    flat, outcome, progress, checkpoint, lease_left, scheduled_in, requirements, payload, attempts = reply
+    fields = pairs(flat)
+    architecture, config = decode_payload(payload) if payload else ("", None)
+    return TaskView(
+        task_id=task_id,
+        state=TaskState(fields["state"]),
+        search=fields["search"],
+        fields=fields,
+        outcome=json.loads(outcome) if outcome else None,
+        progress=json.loads(progress) if progress else None,
+        checkpoint=CheckpointRecord.from_json(checkpoint) if checkpoint else None,
+        lease_left_ms=int(lease_left) if lease_left else None,
+        scheduled_in_ms=int(scheduled_in) if scheduled_in else None,
+        requirements=requirements_from_json(requirements) if requirements else Requirements(),
+        architecture=architecture,
+        config=config if config is not None else Config(),
+        attempt_records=[_attempt_record(item) for item in attempts],
+    )
+
+
+def _attempt_record(item: bytes) -> AttemptRecord:
+    epoch, worker, outcome, leased, ended, inner = json.loads(item)
+    return AttemptRecord(
+        epoch=int(epoch),
+        worker_id=worker,
+        outcome=outcome,
+        leased_unix_ms=int(leased or 0),
+        ended_unix_ms=int(ended),
+        evidence=Evidence(**json.loads(inner)),
+    )
+
+
+def search_view(name: bytes, flat: Sequence[bytes], oldest_queued_ms: bytes) -> SearchView:
+    """From one search's part of overview.lua's reply."""
+    fields = pairs(flat)
+    oldest = int(oldest_queued_ms)
+    best = fields.get("best_fitness")
+    return SearchView(
+        name=text(name),
+        status=fields.get("status", "active"),
+        priority=int(fields.get("priority", 0)),
+        weight=float(fields.get("weight", 1)),
+        max_leased=int(fields.get("max_leased", 0)),
+        architecture_format=fields.get("format", "graph"),
+        created_unix_ms=int(fields.get("created", 0)),
+        last_ended_unix_ms=int(fields.get("last_ended", 0)),
+        counts={state: int(fields.get(f"n:{state}", 0)) for state in TaskState},
+        oldest_queued_ms=oldest if oldest >= 0 else None,
+        best_fitness=float(best) if best else None,
+        best_task_id=fields.get("best_task", ""),
+    )
+
+
+def task_event(cursor: bytes, flat: Sequence[bytes]) -> TaskEvent:
+    """From one entry of an event stream."""
+    fields = pairs(flat)
+    return TaskEvent(
+        cursor=text(cursor),
+        at_unix_ms=int(text(cursor).partition("-")[0]),
+        task_id=fields["task"],
+        search=fields["search"],
+        transition=fields["transition"],
+        state=fields["state"],
+        worker_id=fields["worker"],
+        epoch=int(fields["epoch"] or 0),
+    )

@@ -1,0 +1,140 @@
+"""Follows the event streams: how a master hears what the others did, and how watchers hear anything.
+
+Blocking reads go over connections of their own with a client timeout above the block, so a connection that died in
+silence is noticed and dialled anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import redis.asyncio as redis_asyncio
+import structlog
+from redis.exceptions import RedisError
+
+from tenure.common.errors import CursorExpired, InvalidInput
+from tenure.master.store.codec import pairs, task_event, text
+from tenure.master.store.keys import Keys
+from tenure.master.store.pipeline import translate
+from tenure.master.store.records import TaskEvent
+
+log = structlog.get_logger()
+
+BLOCK_MS = 2_000
+READ_COUNT = 1_000
+
+
+class EventLog:
+    """Reads the shards' event streams and the workers' one.
+
+    A cursor names a place in every shard's stream: ``<id>[,<id>…]``.
+    """
+
+    def __init__(self, client: redis_asyncio.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def now(self) -> str:
+        """The cursor after the last event so far."""
+        ids = []
+        for shard in range(self._keys.shards):
+            try:
+                info = await self._client.xrevrange(self._keys.events(shard), count=1)
+            except (TimeoutError, RedisError, OSError) as error:
+                raise translate(error) from error
+            ids.append(text(info[0][0]) if info else "0-0")
+        return ",".join(ids)
+
+    async def check(self, cursor: str) -> list[str]:
+        """The cursor's ids, one a shard.
+
+        Raises:
+            InvalidInput: It is no cursor of this store.
+            CursorExpired: Events after it are trimmed already.
+        """
+        ids = cursor.split(",")
+        if len(ids) != self._keys.shards or not all(_is_stream_id(part) for part in ids):
+            raise InvalidInput(
+                "is not a cursor of this store",
+                field="cursor",
+                given=cursor,
+                expected="use one that a watch returned",
+            )
+        for shard, stream_id in enumerate(ids):
+            try:
+                first = await self._client.xrange(self._keys.events(shard), count=1)
+                known = await self._client.xrange(self._keys.events(shard), min=stream_id, max=stream_id, count=1)
+                last = await self._client.xrevrange(self._keys.events(shard), count=1)
+            except (TimeoutError, RedisError, OSError) as error:
+                raise translate(error) from error
+            oldest, newest = (text(rows[0][0]) if rows else "0-0" for rows in (first, last))
+            # What is trimmed is lost to this watcher; what is ahead of the store was lost with a rollback.
+            trimmed = stream_id != "0-0" and not known and _order(stream_id) < _order(oldest)
+            if trimmed or _order(stream_id) > _order(newest):
+                raise CursorExpired(
+                    "the events after it are trimmed or lost",
+                    field="cursor",
+                    given=cursor,
+                    expected="list the tasks, then watch without a cursor",
+                )
+        return ids
+
+    async def follow(self, cursor: str) -> AsyncIterator[tuple[str, list[TaskEvent]]]:
+        """Batches of events after ``cursor`` with the cursor behind them, for ever; empty batches show it is alive.
+
+        Raises:
+            StoreUnavailable: The store stopped answering; resume with the last cursor.
+        """
+        ids = cursor.split(",")
+        names = [self._keys.events(shard) for shard in range(self._keys.shards)]
+        while True:
+            streams: dict[Any, Any] = dict(zip(names, ids, strict=True))
+            try:
+                reply = await self._client.xread(streams, count=READ_COUNT, block=BLOCK_MS)
+            except (TimeoutError, RedisError, OSError) as error:
+                raise translate(error) from error
+            events: list[TaskEvent] = []
+            for name, rows in _rows(reply):
+                shard = names.index(text(name))
+                for stream_id, fields in rows:
+                    flat = [part for pair in fields.items() for part in pair]
+                    events.append(task_event(stream_id, flat))
+                    ids[shard] = text(stream_id)
+            yield ",".join(ids), events
+
+    async def follow_workers(self, handle: Callable[[dict[str, str]], None]) -> None:
+        """Call ``handle`` with each registration and mode change from now on, until cancelled."""
+        last = "$"
+        while True:
+            try:
+                reply = await self._client.xread({self._keys.worker_events: last}, count=100, block=BLOCK_MS)
+            except (TimeoutError, RedisError, OSError) as error:
+                log.debug("store.worker_events_interrupted", error=str(error))
+                await asyncio.sleep(random.uniform(0.05, 0.5))
+                continue
+            for _, rows in _rows(reply):
+                for stream_id, fields in rows:
+                    last = text(stream_id)
+                    handle(pairs([part for pair in fields.items() for part in pair]))
+
+
+def _rows(reply: Any) -> list[tuple[bytes, list[Any]]]:
+    """XREAD's reply: a list of pairs, or with RESP3 a mapping of lists of lists."""
+    if not reply:
+        return []
+    if isinstance(reply, dict):
+        return [(name, [row for part in parts for row in part]) for name, parts in reply.items()]
+    return list(reply)
+
+
+def _is_stream_id(part: str) -> bool:
+    milliseconds, separator, number = part.partition("-")
+    return bool(separator) and milliseconds.isdigit() and number.isdigit()
+
+
+def _order(stream_id: str) -> tuple[int, int]:
+    milliseconds, _, number = stream_id.partition("-")
+    return int(milliseconds), int(number)

@@ -1,0 +1,43 @@
+-- expire: take back leases that ran out on the lease clock. LEASED -> QUEUED, FAILED (no losses left) or CANCELLED
+-- (that was requested). Burns a loss.
+--
+-- A legacy worker can't renew lease by lease: it is believed alive while it heartbeats, so a lease of its own that ran
+-- out is renewed here from the time it was last seen.
+--
+-- @include lib/base.lua lib/queue.lua lib/leave.lua
+-- @flags   allow-oom
+-- KEYS[1]  the shard's clock
+-- ARGV[1]  the most to take, at most 100
+-- ARGV[2]  lease TTL in ms, for legacy workers
+-- Replies  [[task id, state, worker, token], …] of those taken
+-- Events   expire
+-- Retry    safe
+local now, clock = wall_ms(), lease_ms()
+local due = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', int(clock), 'LIMIT', 0, tonumber(ARGV[1]))
+
+local function seen_until(task)
+  if task.legacy ~= '1' then return 0 end
+  return tonumber(redis.call('ZSCORE', key('legacy-seen'), task.worker) or '0') + tonumber(ARGV[2])
+end
+
+local taken = {}
+for _, id in ipairs(due) do
+  local task = load_task(id)
+  local alive_until = task and seen_until(task) or 0
+  if not task then
+    -- Can't be by our own scripts; a lease without a task must not stop the reaper for ever.
+    redis.call('ZREM', key('leases'), id)
+    counter('orphans_dropped')
+  elseif alive_until > clock then
+    redis.call('ZADD', key('leases'), int(alive_until), id)
+  else
+    local spent = redis.call('HINCRBY', key('task', id), 'losses', 1)
+    redis.call('HSET', key('task', id), 'reaped_token', task.token)
+    leave(id, task)
+    record(id, task, 'expired', now)
+    counter('leases_expired')
+    after_failure(id, task, 'expire', now, 0, spent >= tonumber(task.max_losses))
+    taken[#taken + 1] = {id, redis.call('HGET', key('task', id), 'state'), task.worker, task.token}
+  end
+end
+return taken

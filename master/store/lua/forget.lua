@@ -1,0 +1,47 @@
+-- forget: retention. Deletes the oldest ended tasks of a search beyond an age or a count, with all their keys.
+--
+-- @include lib/base.lua lib/queue.lua lib/leave.lua
+-- @flags   allow-oom
+-- KEYS[1]  the shard's clock
+-- ARGV[1]  search
+-- ARGV[2]  the most ended tasks to keep for each end state
+-- ARGV[3]  the greatest age in ms
+-- ARGV[4]  the most to delete, at most 100
+-- Replies  how many were deleted
+-- Events   forget
+-- Retry    safe
+local search, keep, age, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local now = wall_ms()
+
+local function forget(id, state)
+  local task_key = key('task', id)
+  local task = redis.call('HMGET', task_key, 'key', 'payload')
+  redis.call('HDEL', key('keys', search), task[1])
+  if redis.call('HINCRBY', key('payload-refs'), task[2], -1) <= 0 then
+    redis.call('HDEL', key('payload-refs'), task[2])
+    redis.call('DEL', key('payload', task[2]))
+  end
+  redis.call('ZREM', key('ended', search .. ':' .. state), id)
+  redis.call('ZREM', key('members', search), id)
+  discard_checkpoints(id)
+  redis.call('DEL', task_key, key('outcome', id), key('attempts', id))
+  recount(search, state, '')
+  redis.call('HINCRBY', key('search', search), 'forgotten', 1)
+  event(id, search, 'forget', state)
+end
+
+local deleted = 0
+for _, state in ipairs({'SUCCEEDED', 'FAILED', 'CANCELLED'}) do
+  local ended = key('ended', search .. ':' .. state)
+  local surplus = math.min(redis.call('ZCARD', ended) - keep, budget - deleted)
+  local ids = surplus > 0 and redis.call('ZRANGE', ended, 0, surplus - 1) or {}
+  for _, id in ipairs(ids) do forget(id, state) end
+  deleted = deleted + #ids
+  ids = {}
+  if deleted < budget then
+    ids = redis.call('ZRANGEBYSCORE', ended, '-inf', int(now - age), 'LIMIT', 0, budget - deleted)
+  end
+  for _, id in ipairs(ids) do forget(id, state) end
+  deleted = deleted + #ids
+end
+return deleted

@@ -1,0 +1,36 @@
+-- overview: a shard's searches with their counts, and its clock, leases and counters, at one moment. Reads only.
+--
+-- @include lib/base.lua lib/queue.lua
+-- @flags   no-writes
+-- KEYS[1]  the shard's clock
+-- ARGV…    search names; none = all (of at most 1,000 searches)
+-- Replies  [[lease clock ms, wall ms, leases, due leases, scheduled, event stream length], counters as a flat list,
+--          [[search, its hash as a flat list, ms the oldest queued task has waited or '-1'], …]]
+local SEARCHES_MAX = 1000
+
+-- Within one priority the order is that of submission, so the head of each priority is its oldest.
+local function oldest_wait(search, now)
+  local oldest = now + 1
+  for _, class in ipairs(redis.call('SMEMBERS', key('classes', search))) do
+    local ready, from = ready_key(search, class), '-inf'
+    while true do
+      local head = redis.call('ZRANGEBYSCORE', ready, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      if not head[1] then break end
+      oldest = math.min(oldest, tonumber(redis.call('HGET', key('task', head[1]), 'submitted') or int(now)))
+      from = int((math.floor(tonumber(head[2]) / BAND) + 1) * BAND)
+    end
+  end
+  return oldest > now and '-1' or int(now - oldest)
+end
+
+local now, clock = wall_ms(), lease_ms()
+local names = ARGV
+if #names == 0 then names = redis.call('ZRANGE', key('searches'), 0, SEARCHES_MAX - 1) end
+local searches = {}
+for _, name in ipairs(names) do
+  local hash = redis.call('HGETALL', key('search', name))
+  if #hash > 0 then searches[#searches + 1] = {name, hash, oldest_wait(name, now)} end
+end
+return {{int(clock), int(now), redis.call('ZCARD', key('leases')),
+  redis.call('ZCOUNT', key('leases'), '-inf', int(clock)), redis.call('ZCARD', key('scheduled')),
+  redis.call('XLEN', key('events'))}, redis.call('HGETALL', key('counters')), searches}

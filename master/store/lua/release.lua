@@ -1,0 +1,38 @@
+-- release: hand tasks back unfinished; burns nothing. LEASED -> QUEUED, at its old place, or CANCELLED if that was
+-- requested. Drains, preemptions, refused pushes and acknowledged cancels come this way.
+--
+-- @include lib/base.lua lib/queue.lua lib/leave.lua
+-- @flags   allow-oom
+-- KEYS[1]  the shard's clock
+-- ARGV[1]  JSON [{id, token, worker, record}]; `record` is JSON text, or '' for a lease that never reached its worker
+-- Replies  [[verdict, state, [checkpoint URL to delete, …]], …]; OK, STALE or UNKNOWN_TASK
+-- Events   release
+-- Retry    safe: the same token gets the same OK
+local now = wall_ms()
+local replies = {}
+for i, item in ipairs(cjson.decode(ARGV[1])) do
+  local task = load_task(item.id)
+  if not task then
+    replies[i] = {'UNKNOWN_TASK', '', {}}
+  elseif holds(task, item.token, item.worker) then
+    redis.call('HSET', key('task', item.id), 'ended_token', outcome_mark(item))
+    leave(item.id, task)
+    if item.record ~= '' then record(item.id, task, 'release', now, item.record) end
+    counter('released')
+    local urls = {}
+    if task.cancel == '1' then
+      to_end(item.id, task, 'release', 'CANCELLED', now)
+      urls = drop_checkpoints(item.id)
+    else
+      to_queue(item.id, task, 'release')
+    end
+    lease_ended(task.search)
+    replies[i] = {'OK', task.cancel == '1' and 'CANCELLED' or 'QUEUED', urls}
+  elseif task.ended_token == outcome_mark(item) then
+    replies[i] = {'OK', task.state, {}}
+  else
+    counter('stale_refused')
+    replies[i] = {'STALE', task.state, {}}
+  end
+end
+return replies

@@ -1,0 +1,28 @@
+-- requeue: an operator gives ended tasks fresh budgets. FAILED or CANCELLED -> QUEUED. Attempt records and checkpoints
+-- stay, so the evidence is kept and the next run goes on where the last one got to.
+--
+-- @include lib/base.lua lib/queue.lua lib/leave.lua
+-- KEYS[1]  the shard's clock
+-- ARGV…    task ids, at most 100
+-- Replies  [[verdict, state], …]; ok, already (it is open), wrong_state (it succeeded, or its search is cancelled) or unknown
+-- Events   requeue
+-- Retry    safe
+local replies = {}
+for i, id in ipairs(ARGV) do
+  local task = load_task(id)
+  if not task then
+    replies[i] = {'unknown', ''}
+  elseif task.state ~= 'FAILED' and task.state ~= 'CANCELLED' then
+    replies[i] = {task.state == 'SUCCEEDED' and 'wrong_state' or 'already', task.state}
+  elseif redis.call('HGET', key('search', task.search), 'status') == 'cancelled' then
+    replies[i] = {'wrong_state', task.state}
+  else
+    leave(id, task)
+    redis.call('DEL', key('outcome', id))
+    redis.call('HSET', key('task', id), 'attempts', 0, 'losses', 0, 'ooms', 0, 'ended_token', '')
+    redis.call('HDEL', key('task', id), 'ended')
+    to_queue(id, task, 'requeue')
+    replies[i] = {'ok', 'QUEUED'}
+  end
+end
+return replies

@@ -1,0 +1,33 @@
+-- search: create a search or change its settings and status.
+--
+-- @include lib/base.lua lib/queue.lua
+-- KEYS[1]  the shard's clock
+-- ARGV[1]  JSON {name, create: bool, settings: {priority?, weight?, max_leased?, format?}, status?}
+-- Replies  OK, UNKNOWN_SEARCH (and create is false) or FORMAT_IN_USE (the format can't change under existing tasks)
+-- Events   search (task id empty)
+-- Retry    safe
+local call = cjson.decode(ARGV[1])
+local search_key = key('search', call.name)
+local known = redis.call('HGET', search_key, 'format')
+if not known and not call.create then return 'UNKNOWN_SEARCH' end
+local settings = call.settings
+if known and settings.format and settings.format ~= known
+  and redis.call('EXISTS', key('members', call.name)) == 1 then
+  return 'FORMAT_IN_USE'
+end
+local now = wall_ms()
+if not known then
+  redis.call('HSET', search_key, 'status', 'active', 'created', int(now), 'priority', '0', 'weight', '1',
+    'max_leased', '0', 'format', 'graph', 'pass', '0')
+  redis.call('ZADD', key('searches'), int(now), call.name)
+end
+for name, value in pairs(settings) do redis.call('HSET', search_key, name, tostring(value)) end
+if call.status then redis.call('HSET', search_key, 'status', call.status) end
+if settings.priority then
+  redis.call('HSET', search_key, 'pass', string.format('%.3f', present_pass(settings.priority)))
+  offer_anew(call.name)
+else
+  offer(call.name)
+end
+event('', call.name, 'search', redis.call('HGET', search_key, 'status'))
+return 'OK'

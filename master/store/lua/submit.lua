@@ -1,0 +1,68 @@
+-- submit: new tasks of one search, all or none. Creates the search if it is new.
+--
+-- @include lib/base.lua lib/queue.lua
+-- KEYS[1]  the shard's clock
+-- ARGV[1]  JSON {search, format, blobs: {digest: n}, tasks: [{id, key, class, requirements, priority, max_attempts,
+--          max_losses, timeout, progress, delay, payload}]}; times in ms, `payload` is a digest
+-- ARGV[2…] the payloads; that of digest d is ARGV[1 + blobs[d]]
+-- Replies  [[verdict, task id, state], …] with verdict OK or DUPLICATE (the key is known: that task's id and state),
+--          or the one word SEARCH_CANCELLED or TOO_MANY_CLASSES. Nothing is written then.
+-- Events   submit
+-- Retry    safe: the keys make it idempotent
+local CLASSES_MAX = 64
+
+local request = cjson.decode(ARGV[1])
+local search = request.search
+local search_key = key('search', search)
+
+local status = redis.call('HGET', search_key, 'status')
+if status == 'cancelled' then return 'SEARCH_CANCELLED' end
+
+local known_classes = redis.call('HLEN', key('class-requirements'))
+local fresh = {}
+for _, task in ipairs(request.tasks) do
+  if not fresh[task.class] and redis.call('HEXISTS', key('class-requirements'), task.class) == 0 then
+    fresh[task.class] = true
+    known_classes = known_classes + 1
+  end
+end
+if known_classes > CLASSES_MAX then return 'TOO_MANY_CLASSES' end
+
+local now = wall_ms()
+if not status then
+  redis.call('HSET', search_key, 'status', 'active', 'created', int(now), 'priority', '0', 'weight', '1',
+    'max_leased', '0', 'format', request.format or 'graph', 'pass', '0')
+  redis.call('ZADD', key('searches'), int(now), search)
+end
+
+local keys_key = key('keys', search)
+local replies = {}
+for i, task in ipairs(request.tasks) do
+  local known = redis.call('HGET', keys_key, task.key)
+  if known then
+    replies[i] = {'DUPLICATE', known, redis.call('HGET', key('task', known), 'state')}
+  else
+    local seq = redis.call('INCR', key('seq'))
+    local delayed = task.delay > 0
+    local state = delayed and 'SCHEDULED' or 'QUEUED'
+    redis.call('HSET', keys_key, task.key, task.id)
+    if redis.call('HINCRBY', key('payload-refs'), task.payload, 1) == 1 then
+      redis.call('SET', key('payload', task.payload), ARGV[1 + request.blobs[task.payload]])
+    end
+    redis.call('HSETNX', key('class-requirements'), task.class, task.requirements)
+    redis.call('HSET', key('task', task.id), 'state', state, 'search', search, 'class', task.class,
+      'priority', task.priority, 'seq', seq, 'key', task.key, 'payload', task.payload, 'submitted', int(now),
+      'attempts', 0, 'max_attempts', task.max_attempts, 'losses', 0, 'max_losses', task.max_losses, 'ooms', 0,
+      'epoch', 0, 'timeout', int(task.timeout), 'progress', int(task.progress))
+    redis.call('ZADD', key('members', search), seq, task.id)
+    recount(search, '', state)
+    if delayed then
+      redis.call('ZADD', key('scheduled'), int(lease_ms() + task.delay), task.id)
+    else
+      enqueue(task.id, search, task.class, task.priority, seq)
+    end
+    event(task.id, search, 'submit', state)
+    replies[i] = {'OK', task.id, state}
+  end
+end
+return replies

@@ -1,0 +1,243 @@
+"""Puts what arrives together into one round trip.
+
+Calls of the same script that are waiting at the same moment become one script call of up to 100 items; all scripts
+that are waiting become one pipeline; one fsync covers it (``appendfsync always``, or one WAITAOF at its end). While a
+pipeline is under way the next one gathers, so the batch size follows the load by itself: alone, a call goes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio as redis_asyncio
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+
+from tenure.common.errors import Overloaded, StoreUnavailable, TenureError, UnsuitableStore
+from tenure.common.limits import BATCH_TASKS_MAX
+from tenure.master.store.scripts import Script, load_scripts
+
+# Each waiting call is somebody's request: past this the master sheds instead of growing.
+WAITING_CALLS_MAX = 50_000
+
+Arguments = list[bytes | str]
+Encode = Callable[[list[Any]], Arguments]
+ObserveScript = Callable[[str, float, int], None]
+
+
+@dataclass
+class _Call:
+    """One script call under way: one item of a batch, or a call with arguments of its own."""
+
+    script: Script
+    key: str
+    future: asyncio.Future[Any]
+    item: Any = None
+    encode: Encode | None = None
+    arguments: Arguments = field(default_factory=list)
+
+
+@dataclass
+class _Command:
+    """One EVALSHA and whom its reply is for."""
+
+    script: Script
+    key: str
+    arguments: Arguments
+    calls: list[_Call]
+
+
+class Pipeline:
+    """Carries script calls to one server.
+
+    Args:
+        pool: Where connections come from; the pipeline holds one of its own.
+        wait_aof: Whether each pipeline that writes ends with WAITAOF 1 (the append-only file is fsynced).
+        observe: Called with script name, seconds of the round trip it was part of, and items.
+
+    A call that fails with StoreUnavailable may or may not have been carried out; every script is safe to send again.
+    """
+
+    def __init__(self, pool: redis_asyncio.ConnectionPool, *, wait_aof: bool, observe: ObserveScript) -> None:
+        self._pool = pool
+        self._wait_aof = wait_aof
+        self._observe = observe
+        self._scripts = load_scripts()
+        self._waiting: list[_Call] = []
+        self._wake = asyncio.Event()
+        self._connection: Any = None
+        self._closed = False
+        self._task = asyncio.create_task(self._run(), name="store-pipeline")
+
+    async def item(self, script: str, key: str, item: Any, encode: Encode) -> Any:
+        """One item of a batched script; returns the item's own reply."""
+        return await self._enqueue(_Call(self._scripts[script], key, self._future(), item=item, encode=encode))
+
+    async def call(self, script: str, key: str, *arguments: bytes | str | int) -> Any:
+        """A script call with arguments of its own; returns the whole reply."""
+        plain: Arguments = [str(value) if isinstance(value, int) else value for value in arguments]
+        return await self._enqueue(_Call(self._scripts[script], key, self._future(), arguments=plain))
+
+    async def close(self) -> None:
+        """Refuse new calls, fail those that wait, give the connection back."""
+        self._closed = True
+        self._wake.set()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._disconnect()
+
+    def _future(self) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().create_future()
+
+    def _enqueue(self, call: _Call) -> asyncio.Future[Any]:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if len(self._waiting) >= WAITING_CALLS_MAX:
+            raise Overloaded("too many requests wait for the store", expected="try again later")
+        self._waiting.append(call)
+        self._wake.set()
+        return call.future
+
+    async def _run(self) -> None:
+        while not self._closed:
+            await self._wake.wait()
+            # One more turn of the event loop: requests that became ready together get on board.
+            await asyncio.sleep(0)
+            self._wake.clear()
+            calls, self._waiting = self._waiting, []
+            commands = _gather([call for call in calls if not call.future.done()])
+            if commands:
+                await self._carry_out(commands)
+        for call in self._waiting:
+            _fail(call, StoreUnavailable("the store is closed"))
+
+    async def _carry_out(self, commands: list[_Command]) -> None:
+        started = time.perf_counter()
+        try:
+            replies = await self._round_trip(commands)
+        except (TimeoutError, RedisError, OSError, EOFError) as error:
+            await self._disconnect()
+            failure = translate(error)
+            for command in commands:
+                for call in command.calls:
+                    _fail(call, failure)
+            return
+        seconds = time.perf_counter() - started
+        for command, reply in zip(commands, replies, strict=True):
+            self._observe(command.script.name, seconds, len(command.calls))
+            _deliver(command, reply)
+
+    async def _round_trip(self, commands: list[_Command]) -> list[Any]:
+        connection = await self._connected()
+        replies = await self._exchange(connection, [_evalsha(command) for command in commands])
+        # SCRIPT FLUSH, a restart or a failover lost the scripts: load those and send just these calls again.
+        missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
+            bodies = {commands[index].script.sha: commands[index].script.body for index in missing}
+            await self._exchange(connection, [("SCRIPT", "LOAD", body) for body in bodies.values()])
+            again = await self._exchange(connection, [_evalsha(commands[index]) for index in missing])
+            for index, reply in zip(missing, again, strict=True):
+                replies[index] = reply
+        if self._wait_aof and any(command.script.writes for command in commands):
+            (fsynced,) = await self._exchange(connection, [("WAITAOF", 1, 0, 5000)])
+            if isinstance(fsynced, Exception) or int(fsynced[0]) < 1:
+                raise StoreUnavailable("the store did not confirm that the write is on its disk", given=fsynced)
+        return replies
+
+    async def _exchange(self, connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+    async def _connected(self) -> Any:
+        if self._connection is None:
+            self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        await self._connection.connect()
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                await connection.disconnect(nowait=True)
+            except (RedisError, OSError):
+                return  # it was broken already; the next call makes a new one
+
+
+def translate(error: BaseException) -> TenureError:
+    """A Redis error as one of ours."""
+    if isinstance(error, TenureError):
+        return error
+    if isinstance(error, AuthenticationError):
+        return UnsuitableStore(f"the store refused the credentials: {error}", field="store")
+    text = str(error)
+    if text.startswith("OOM"):
+        return Overloaded("the store is at its memory limit", expected="raise maxmemory, or forget old tasks")
+    if isinstance(error, ResponseError) and not text.startswith(
+        (
+            "READONLY",
+            "LOADING",
+            "MASTERDOWN",
+            "CLUSTERDOWN",
+            "BUSY",
+            "MISCONF",
+            "UNBLOCKED",
+            "NOREPLICAS",
+            "TRYAGAIN",
+        )
+    ):
+        return TenureError(f"the store refused a script: {text[:500]}")
+    return StoreUnavailable(f"the store does not answer: {text[:300] or type(error).__name__}")
+
+
+def _gather(calls: list[_Call]) -> list[_Command]:
+    """Calls as commands: items of one script and shard together, up to the batch limit."""
+    commands: list[_Command] = []
+    open_batches: dict[tuple[str, str], list[_Call]] = {}
+    for call in calls:
+        if call.encode is None:
+            commands.append(_Command(call.script, call.key, call.arguments, [call]))
+            continue
+        batch = open_batches.get((call.script.name, call.key))
+        if batch is None or len(batch) >= BATCH_TASKS_MAX:
+            batch = open_batches[call.script.name, call.key] = []
+            commands.append(_Command(call.script, call.key, [], batch))
+        batch.append(call)
+    for command in commands:
+        encode = command.calls[0].encode
+        if encode is not None:
+            command.arguments = encode([call.item for call in command.calls])
+    return commands
+
+
+def _evalsha(command: _Command) -> tuple[Any, ...]:
+    return ("EVALSHA", command.script.sha, 1, command.key, *command.arguments)
+
+
+def _deliver(command: _Command, reply: Any) -> None:
+    if isinstance(reply, Exception):
+        failure = translate(reply)
+        for call in command.calls:
+            _fail(call, failure)
+    elif command.calls[0].encode is None:
+        _succeed(command.calls[0], reply)
+    else:
+        for call, part in zip(command.calls, reply, strict=True):
+            _succeed(call, part)
+
+
+def _succeed(call: _Call, reply: Any) -> None:
+    if not call.future.done():
+        call.future.set_result(reply)
+
+
+def _fail(call: _Call, error: TenureError) -> None:
+    if not call.future.done():
+        call.future.set_exception(error)

@@ -1,0 +1,339 @@
+"""What goes into the store and comes out of it, as plain values."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tenure.common.spec import Config, Requirements, TaskSpec
+from tenure.common.states import TaskState
+
+DEFAULT_CLASS = "-"
+
+
+class Verdict(enum.StrEnum):
+    """What a script made of a fenced write."""
+
+    OK = "OK"
+    STALE = "STALE"
+    DUPLICATE = "DUPLICATE"
+    UNKNOWN_TASK = "UNKNOWN_TASK"
+
+
+class RenewVerdict(enum.StrEnum):
+    """What became of a lease that its holder wanted renewed."""
+
+    OK = "OK"
+    CANCEL = "CANCEL"
+    READOPTED = "READOPTED"
+    LOST = "LOST"
+    FINISHED = "FINISHED"
+    UNKNOWN = "UNKNOWN"
+
+
+class FailureKind(enum.StrEnum):
+    """Which budget a bad end is charged to."""
+
+    FAILURE = "failure"
+    LOSS = "loss"
+    OUT_OF_MEMORY = "out_of_memory"
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A checked task with the id it will have if its key is new."""
+
+    task_id: str
+    key: str
+    spec: TaskSpec
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a submitted task: created, or known by its key."""
+
+    task_id: str
+    created: bool
+    state: TaskState
+
+
+@dataclass(frozen=True)
+class ClaimRequest:
+    """One worker asks for tasks; it is given at most ``len(tokens)``."""
+
+    worker_id: str
+    tokens: list[str]
+    classes: list[str]
+    legacy: bool = False
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """A registered checkpoint. ``score``: higher is better, None is worst."""
+
+    url: str
+    step: int
+    digest: str
+    size_bytes: int
+    epoch: int
+    score: float | None = None
+
+    def to_json(self) -> str:
+        """As the store keeps it."""
+        parts = {
+            "url": self.url,
+            "step": self.step,
+            "digest": self.digest,
+            "size": self.size_bytes,
+            "epoch": self.epoch,
+            "score": self.score,
+        }
+        return json.dumps({name: value for name, value in parts.items() if value is not None})
+
+    @staticmethod
+    def from_json(text: bytes | str) -> CheckpointRecord:
+        """The inverse of :meth:`to_json`."""
+        parts = json.loads(text)
+        return CheckpointRecord(
+            parts["url"], parts["step"], parts["digest"], parts["size"], parts["epoch"], parts.get("score")
+        )
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One task under a fresh lease."""
+
+    task_id: str
+    token: str
+    epoch: int
+    attempt: int
+    search: str
+    architecture: str
+    config: Config
+    timeout_ms: int
+    progress_deadline_ms: int
+    checkpoints: list[CheckpointRecord]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run left behind, for the attempt record."""
+
+    error_class: str = ""
+    error_message: str = ""
+    exit_signal: int = 0
+    exit_code: int = 0
+    log_tail: str = ""
+    steps_start: int = 0
+    steps_end: int = 0
+    duration_seconds: float = 0.0
+
+    def to_json(self) -> str:
+        """Without what is empty."""
+        return json.dumps({name: value for name, value in vars(self).items() if value})
+
+
+@dataclass(frozen=True)
+class Success:
+    """A good end under one lease; an empty token is a legacy peer's."""
+
+    task_id: str
+    token: str
+    epoch: int
+    worker_id: str
+    metrics: Mapping[str, float]
+    detail: str = ""
+    architecture: str = ""
+    evidence: Evidence = Evidence()
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Exponential backoff with full jitter between attempts."""
+
+    base_ms: int = 1_000
+    max_ms: int = 300_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A bad end under one lease."""
+
+    task_id: str
+    token: str
+    worker_id: str
+    kind: FailureKind
+    retryable: bool
+    evidence: Evidence
+    retry: RetryPolicy = RetryPolicy()
+
+
+@dataclass(frozen=True)
+class Release:
+    """A task handed back unfinished. ``evidence`` is None when it never reached its worker."""
+
+    task_id: str
+    token: str
+    worker_id: str
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """A lease that its holder still has. ``progress`` is JSON text {step, total, metrics} or empty."""
+
+    task_id: str
+    token: str
+    epoch: int
+    worker_id: str
+    progress: str = ""
+
+
+@dataclass(frozen=True)
+class Expired:
+    """A lease that the reaper took back, and where its task went."""
+
+    task_id: str
+    state: TaskState
+    worker_id: str
+    token: str
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One lease of a task and how it ended: success, failure, loss, out_of_memory, release or expired."""
+
+    epoch: int
+    worker_id: str
+    outcome: str
+    leased_unix_ms: int
+    ended_unix_ms: int
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """A task as it is at one moment. ``fields`` are the metadata hash's own."""
+
+    task_id: str
+    state: TaskState
+    search: str
+    fields: Mapping[str, str]
+    outcome: Mapping[str, Any] | None
+    progress: Mapping[str, Any] | None
+    checkpoint: CheckpointRecord | None
+    lease_left_ms: int | None
+    scheduled_in_ms: int | None
+    requirements: Requirements
+    architecture: str = ""
+    config: Config | None = None
+    attempt_records: list[AttemptRecord] = field(default_factory=list)
+
+    def number(self, name: str) -> int:
+        """A numeric field of the metadata; 0 when absent."""
+        return int(self.fields.get(name) or 0)
+
+
+@dataclass(frozen=True)
+class SearchView:
+    """A search with its counts."""
+
+    name: str
+    status: str
+    priority: int
+    weight: float
+    max_leased: int
+    architecture_format: str
+    created_unix_ms: int
+    last_ended_unix_ms: int
+    counts: Mapping[TaskState, int]
+    oldest_queued_ms: int | None
+    best_fitness: float | None
+    best_task_id: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A store's searches and figures at one moment (of each shard)."""
+
+    lease_clock_ms: int
+    leases: int
+    leases_due: int
+    scheduled: int
+    counters: Mapping[str, int]
+    searches: list[SearchView]
+
+
+@dataclass(frozen=True)
+class WorkerView:
+    """A registered worker. ``fields`` are those of its registration and last heartbeat."""
+
+    worker_id: str
+    seen_ms_ago: int
+    fields: Mapping[str, str]
+
+    def number(self, name: str) -> float:
+        """A numeric field; 0 when absent."""
+        return float(self.fields.get(name) or 0)
+
+
+@dataclass(frozen=True)
+class TaskEvent:
+    """One transition, as every master and watcher hears of it."""
+
+    cursor: str
+    at_unix_ms: int
+    task_id: str
+    search: str
+    transition: str
+    state: str
+    worker_id: str
+    epoch: int
+
+
+def requirement_class(requirements: Requirements) -> tuple[str, str]:
+    """(class, its requirements as JSON): tasks with equal requirements share one ready index."""
+    labels = dict(sorted(requirements.labels.items()))
+    text = json.dumps({"gpus": requirements.gpus, "labels": labels}, sort_keys=True, separators=(",", ":"))
+    if requirements.gpus == 0 and not labels:
+        return DEFAULT_CLASS, text
+    return hashlib.sha256(text.encode()).hexdigest()[:12], text
+
+
+def requirements_from_json(text: bytes | str) -> Requirements:
+    """The inverse of :func:`requirement_class`'s text."""
+    if not text:
+        return Requirements()
+    parts = json.loads(text)
+    return Requirements(parts["gpus"], parts["labels"])
+
+
+def encode_payload(spec: TaskSpec) -> tuple[str, bytes]:
+    """(digest, compressed content) of what a worker needs: equal content has an equal digest and is kept once."""
+    config = spec.config
+    text = json.dumps(
+        [
+            spec.architecture,
+            config.num_epochs,
+            config.batch_size,
+            config.learning_rate,
+            config.dataset,
+            dict(sorted(config.extra.items())),
+        ],
+        ensure_ascii=False,
+        separators=(",", ":"),
+    ).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:32], zlib.compress(text, 6)
+
+
+def decode_payload(blob: bytes) -> tuple[str, Config]:
+    """The inverse of :func:`encode_payload`: (architecture, config)."""
+    architecture, epochs, batch, rate, dataset, extra = json.loads(
+        zlib.decompress(blob).decode("utf-8", "surrogatepass")
+    )
+    return architecture, Config(epochs, batch, rate, dataset, extra)

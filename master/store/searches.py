@@ -1,0 +1,114 @@
+"""Searches: their settings, status and counts, and the figures of the shards they live in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tenure.common.errors import UnknownSearch, WrongState
+from tenure.common.spec import Requirements
+from tenure.master.store import codec
+from tenure.master.store.codec import pairs, text
+from tenure.master.store.keys import Keys
+from tenure.master.store.pipeline import Pipeline
+from tenure.master.store.records import Overview, SearchView, requirements_from_json
+
+
+class SearchStore:
+    """Searches of all shards."""
+
+    def __init__(self, pipeline: Pipeline, keys: Keys) -> None:
+        self._pipeline = pipeline
+        self._keys = keys
+
+    async def put(self, name: str, settings: dict[str, Any], *, status: str | None = None, create: bool = True) -> None:
+        """Create a search or change it. Settings: priority, weight, max_leased, format; absent ones stay.
+
+        Raises:
+            UnknownSearch: There is none of this name, and ``create`` is false.
+            WrongState: The format would change under tasks that exist.
+        """
+        call: dict[str, Any] = {"name": name, "create": create, "settings": settings}
+        if status is not None:
+            call["status"] = status
+        reply = await self._pipeline.call("search", self._key(name), json.dumps(call))
+        if reply == b"UNKNOWN_SEARCH":
+            raise unknown_search(name)
+        if reply == b"FORMAT_IN_USE":
+            raise WrongState(
+                "can't change: the search has tasks",
+                field="architecture_format",
+                given=settings.get("format"),
+                expected="use another search",
+            )
+
+    async def get(self, name: str) -> SearchView:
+        """One search; raises UnknownSearch."""
+        overview = await self._overview(self._key(name), name)
+        if not overview.searches:
+            raise unknown_search(name)
+        return overview.searches[0]
+
+    async def overview(self) -> list[Overview]:
+        """Every shard with its searches."""
+        return [await self._overview(key) for key in self._keys.clocks]
+
+    async def requirement_classes(self) -> dict[str, Requirements]:
+        """All requirement classes that tasks have been submitted with."""
+        classes: dict[str, Requirements] = {}
+        for key in self._keys.clocks:
+            flat = await self._pipeline.call("classes", key)
+            classes.update({name: requirements_from_json(value) for name, value in pairs(flat).items()})
+        return classes
+
+    async def _overview(self, key: str, *names: str) -> Overview:
+        figures, counters, searches = await self._pipeline.call("overview", key, *names)
+        clock, _, leases, due, scheduled, _ = figures
+        return Overview(
+            lease_clock_ms=int(clock),
+            leases=int(leases),
+            leases_due=int(due),
+            scheduled=int(scheduled),
+            counters={name: int(value) for name, value in pairs(counters).items()},
+            searches=[codec.search_view(*row) for row in searches],
+        )
+
+    def _key(self, name: str) -> str:
+        return self._keys.clocks[self._keys.shard_of_search(name)]
+
+
+def unknown_search(name: str) -> UnknownSearch:
+    """For a name that no search has."""
+    return UnknownSearch(
+        "no search of this name", field="search", given=name, expected="`tenure searches list` shows all"
+    )
+
+
+class Fsck:
+    """Proves that indexes and tasks agree, a few at a time, while the store is in use."""
+
+    def __init__(self, pipeline: Pipeline, keys: Keys, searches: SearchStore) -> None:
+        self._pipeline = pipeline
+        self._keys = keys
+        self._searches = searches
+
+    async def run(self) -> tuple[int, list[str]]:
+        """(tasks checked, violations). Each step is one moment of the store; changes nothing."""
+        checked = 0
+        violations: list[str] = []
+        for shard, overview in zip(self._keys.clocks, await self._searches.overview(), strict=True):
+            offset = "0"
+            while offset:
+                cursor, found = await self._pipeline.call("fsck_active", shard, offset)
+                offset = text(cursor)
+                violations += [text(item) for item in found]
+            for search in overview.searches:
+                found = await self._pipeline.call("fsck_indexes", shard, search.name)
+                violations += [text(item) for item in found]
+                after = "0"
+                while after:
+                    cursor, count, found = await self._pipeline.call("fsck_tasks", shard, search.name, after)
+                    after = text(cursor)
+                    checked += int(count)
+                    violations += [text(item) for item in found]
+        return checked, violations

@@ -1,0 +1,200 @@
+"""Connects to a Redis or Valkey server and refuses one that must not be used."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import redis.asyncio as redis_asyncio
+from redis.exceptions import RedisError, ResponseError
+
+from tenure.common.errors import InvalidSetting, StoreUnavailable, TenureError, UnsuitableStore
+from tenure.master.store.keys import SCHEMA_VERSION, Keys
+from tenure.master.store.pipeline import translate
+
+VERSION_MIN = (7, 0)
+SCHEMES = ("redis", "rediss", "unix")
+EVICTION_FREE_POLICY = "noeviction"
+Durability = Literal["strict", "relaxed"]
+
+# Above every block and every script; a server that is silent for longer is given up and dialled anew.
+SOCKET_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What the server says of itself.
+
+    Attributes:
+        version: Its Redis-compatible version, for example ``7.2.4``.
+        name: ``redis`` or ``valkey`` with its own version.
+        aof: Whether an append-only file is written.
+        fsync: ``always``, ``everysec``, ``no``, or empty when the server won't tell.
+        eviction: Its maxmemory policy.
+        wait_aof: Whether WAITAOF confirms writes.
+    """
+
+    version: str
+    name: str
+    aof: bool
+    fsync: str
+    eviction: str
+    wait_aof: bool
+
+
+def make_pool(url: str) -> redis_asyncio.ConnectionPool:
+    """A connection pool for a store URL; raises InvalidSetting for one that can't be right."""
+    scheme = url.partition("://")[0]
+    if "://" not in url or scheme not in SCHEMES:
+        raise InvalidSetting(
+            "is not a store URL",
+            field="store",
+            given=without_password(url),
+            expected="give `embedded`, redis://HOST:PORT/DB, rediss://… or unix:///PATH/TO/SOCKET",
+        )
+    options: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT_SECONDS, "socket_connect_timeout": 5.0}
+    if scheme == "unix":
+        del options["socket_connect_timeout"]
+    else:
+        options["socket_keepalive"] = True
+    try:
+        return redis_asyncio.ConnectionPool.from_url(url, **options)
+    except (ValueError, TypeError) as error:
+        raise InvalidSetting(
+            f"is not a store URL: {error}",
+            field="store",
+            given=without_password(url),
+            expected="for example redis://127.0.0.1:6379/0",
+        ) from None
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be logged."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+async def examine(client: redis_asyncio.Redis, url: str) -> ServerFacts:
+    """The server's facts, if it may be used.
+
+    Raises:
+        StoreUnavailable: It doesn't answer.
+        UnsuitableStore: It is too old, evicts keys, or is a read-only replica.
+    """
+    shown = without_password(url)
+    try:
+        info: dict[str, Any] = await client.info("everything")
+    except (TimeoutError, RedisError, OSError) as error:
+        failure = translate(error)
+        if isinstance(failure, StoreUnavailable):
+            raise StoreUnavailable(
+                f"can't be reached: {error}",
+                field="store",
+                given=shown,
+                expected="start the server, or correct the URL",
+            ) from error
+        raise failure from error
+    version = str(info.get("redis_version", "0"))
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers < VERSION_MIN:
+        raise UnsuitableStore(
+            f"runs version {version}", field="store", given=shown, expected="Redis 7.0 or newer, or Valkey"
+        )
+    if info.get("role") not in (None, "master"):
+        raise UnsuitableStore(
+            "is a read-only replica", field="store", given=shown, expected="give the URL of its primary"
+        )
+    eviction = str(info.get("maxmemory_policy", EVICTION_FREE_POLICY))
+    if eviction != EVICTION_FREE_POLICY:
+        raise UnsuitableStore(
+            f"evicts keys when memory is short (maxmemory-policy {eviction}), which would lose tasks",
+            field="store",
+            given=shown,
+            expected="set maxmemory-policy noeviction",
+        )
+    aof = bool(int(info.get("aof_enabled", 0)))
+    return ServerFacts(
+        version=version,
+        name=f"{info.get('server_name', 'redis')} {info.get('valkey_version', version)}",
+        aof=aof,
+        fsync=await _fsync_policy(client) if aof else "",
+        eviction=eviction,
+        wait_aof=aof and numbers >= (7, 2),
+    )
+
+
+async def _fsync_policy(client: redis_asyncio.Redis) -> str:
+    try:
+        return str((await client.config_get("appendfsync")).get("appendfsync", ""))
+    except ResponseError:
+        return ""  # managed services refuse CONFIG; WAITAOF then decides
+
+
+def settle_durability(facts: ServerFacts, wanted: Durability | None, url: str) -> tuple[Durability, bool, str]:
+    """What durability this store gives: (durability, whether to send WAITAOF, a warning or '').
+
+    Raises:
+        UnsuitableStore: ``strict`` was asked for and the server can't give it.
+    """
+    always = facts.fsync == "always"
+    strict_possible = always or facts.wait_aof
+    if wanted == "relaxed":
+        return (
+            "relaxed",
+            False,
+            "" if facts.aof else "the store writes no append-only file: its restart loses everything",
+        )
+    if strict_possible:
+        return "strict", not always, ""
+    remedy = "set `appendonly yes` and `appendfsync always` (or use Redis 7.2 or newer), or ask for `relaxed`"
+    if wanted == "strict":
+        raise UnsuitableStore(
+            f"can't confirm that writes are on disk (append-only file {'on' if facts.aof else 'off'}"
+            f"{', appendfsync ' + facts.fsync if facts.fsync else ''})",
+            field="durability",
+            given=without_password(url),
+            expected=remedy,
+        )
+    return "relaxed", False, f"acknowledged writes can be lost when the store restarts: {remedy}"
+
+
+async def check_schema(client: redis_asyncio.Redis, keys: Keys, url: str) -> None:
+    """Make or check the schema key.
+
+    Raises:
+        UnsuitableStore: The store holds a schema that this version can't read, or another number of shards.
+    """
+    try:
+        await client.hsetnx(keys.schema, "version", str(SCHEMA_VERSION))
+        await client.hsetnx(keys.schema, "shards", str(keys.shards))
+        found = await client.hgetall(keys.schema)
+    except (TimeoutError, RedisError, OSError) as error:
+        raise _schema_failure(error, keys) from error
+    version, shards = int(found[b"version"]), int(found[b"shards"])
+    if version != SCHEMA_VERSION:
+        raise UnsuitableStore(
+            f"holds schema version {version}; this Tenure reads version {SCHEMA_VERSION}",
+            field="store",
+            given=without_password(url),
+            expected="run the Tenure version that wrote it, or use another store or key prefix",
+        )
+    if shards != keys.shards:
+        raise UnsuitableStore(
+            f"was made with {shards} shards, not {keys.shards}",
+            field="shards",
+            given=keys.shards,
+            expected=f"set shards to {shards}",
+        )
+
+
+def _schema_failure(error: BaseException, keys: Keys) -> TenureError:
+    if "WRONGTYPE" in str(error):
+        return UnsuitableStore(
+            f"the key {keys.schema} is somebody else's", field="store", expected="another key prefix"
+        )
+    return translate(error)

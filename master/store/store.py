@@ -1,0 +1,177 @@
+"""Opens a store: starts the embedded server if that is wanted, checks the server, and puts the parts together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis.asyncio as redis_asyncio
+import structlog
+from redis.exceptions import RedisError
+
+from tenure.master.store.embedded import DataDirectory, EmbeddedServer
+from tenure.master.store.events import EventLog
+from tenure.master.store.keys import Keys
+from tenure.master.store.pipeline import ObserveScript, Pipeline, translate
+from tenure.master.store.searches import Fsck, SearchStore
+from tenure.master.store.server import (
+    Durability,
+    ServerFacts,
+    check_schema,
+    examine,
+    make_pool,
+    settle_durability,
+    without_password,
+)
+from tenure.master.store.tasks import TaskStore
+from tenure.master.store.workers import WorkerRegistry
+
+log = structlog.get_logger()
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How to open a store.
+
+    Attributes:
+        url: ``embedded``, or a ``redis://``, ``rediss://`` or ``unix://`` URL.
+        data_dir: The embedded store's directory; unused otherwise.
+        durability: ``strict``, ``relaxed``, or None for the best that the server gives.
+        lease_ttl_ms: How long a lease lives without renewal.
+        prefix: First part of every key.
+        shards: Hash tags that searches are spread over; fixed when a store is made.
+        memory_bytes_max: The embedded server's maxmemory; 0 = none.
+    """
+
+    url: str = EMBEDDED
+    data_dir: Path | None = None
+    durability: Durability | None = None
+    lease_ttl_ms: int = 30_000
+    prefix: str = "tenure"
+    shards: int = 1
+    memory_bytes_max: int = 0
+
+
+@dataclass(frozen=True)
+class MemoryFigures:
+    """The server's memory. ``max_bytes``: 0 = no limit."""
+
+    used_bytes: int
+    max_bytes: int
+    aof_healthy: bool
+
+
+class Store:
+    """An open store. Made by :func:`open_store`.
+
+    Attributes:
+        tasks, searches, workers, events, fsck: Its parts.
+        durability: What an acknowledgement means: ``strict`` (on disk) or ``relaxed``.
+        description: Server and place, for people; without password.
+        embedded: The embedded server, or None.
+    """
+
+    def __init__(
+        self,
+        options: StoreOptions,
+        keys: Keys,
+        pool: redis_asyncio.ConnectionPool,
+        facts: ServerFacts,
+        settled: tuple[Durability, bool, str],
+        embedded: tuple[EmbeddedServer, DataDirectory] | None,
+        observe: ObserveScript,
+    ) -> None:
+        self.options = options
+        self.keys = keys
+        self.facts = facts
+        self.durability, wait_aof, self.durability_warning = settled
+        self.embedded = embedded[0] if embedded else None
+        self._data = embedded[1] if embedded else None
+        self._pool = pool
+        self._client = redis_asyncio.Redis(connection_pool=pool)
+        self._pipeline = Pipeline(pool, wait_aof=wait_aof, observe=observe)
+        self.tasks = TaskStore(self._pipeline, keys, options.lease_ttl_ms)
+        self.searches = SearchStore(self._pipeline, keys)
+        self.workers = WorkerRegistry(self._pipeline, keys)
+        self.events = EventLog(self._client, keys)
+        self.fsck = Fsck(self._pipeline, keys, self.searches)
+        place = EMBEDDED if embedded else without_password(options.url)
+        self.description = f"{facts.name} ({place})"
+
+    async def memory(self) -> MemoryFigures:
+        """The server's memory and whether its append-only file can be written; raises StoreUnavailable."""
+        try:
+            info = await self._client.info("memory")
+            persistence = await self._client.info("persistence")
+        except (TimeoutError, RedisError, OSError) as error:
+            raise translate(error) from error
+        return MemoryFigures(
+            int(info.get("used_memory", 0)),
+            int(info.get("maxmemory", 0)),
+            persistence.get("aof_last_write_status", "ok") == "ok",
+        )
+
+    async def close(self) -> None:
+        """Give everything back; an embedded server is shut down in order."""
+        await self._pipeline.close()
+        await self._client.aclose()
+        await self._pool.aclose()
+        if self.embedded is not None and self._data is not None:
+            await self.embedded.stop()
+            self._data.release()
+
+
+def _ignore(script: str, seconds: float, items: int) -> None:
+    """No metrics are wanted."""
+
+
+async def open_store(options: StoreOptions, observe: ObserveScript = _ignore) -> Store:
+    """Open a store and check that it may be used.
+
+    Args:
+        options: Which one, and how.
+        observe: Called for every script call with (script, seconds of its round trip, items).
+
+    Raises:
+        InvalidSetting: The URL can't be right.
+        DataDirectoryInUse, StartupError: The embedded server can't be started.
+        StoreUnavailable: Nobody answers at the URL.
+        UnsuitableStore: The server must not be used; the message says why.
+    """
+    keys = Keys(options.prefix, options.shards)
+    embedded: tuple[EmbeddedServer, DataDirectory] | None = None
+    url = options.url
+    if url == EMBEDDED:
+        embedded = await _start_embedded(options)
+        url = embedded[0].url
+    pool = make_pool(url)
+    try:
+        client = redis_asyncio.Redis(connection_pool=pool)
+        facts = await examine(client, url)
+        settled = settle_durability(facts, options.durability, url)
+        await check_schema(client, keys, url)
+    except BaseException:
+        await pool.aclose()
+        if embedded is not None:
+            await embedded[0].stop()
+            embedded[1].release()
+        raise
+    store = Store(options, keys, pool, facts, settled, embedded, observe)
+    if store.durability_warning:
+        log.warning("store.not_durable", store=store.description, warning=store.durability_warning)
+    return store
+
+
+async def _start_embedded(options: StoreOptions) -> tuple[EmbeddedServer, DataDirectory]:
+    assert options.data_dir is not None, "the embedded store needs a data directory"
+    data = DataDirectory(options.data_dir)
+    server = EmbeddedServer(data, memory_bytes_max=options.memory_bytes_max)
+    try:
+        await server.start()
+    except BaseException:
+        await server.stop()
+        data.release()
+        raise
+    return server, data

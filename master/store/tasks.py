@@ -1,0 +1,245 @@
+"""The transitions of tasks as methods: one method, one Lua script, one row of the state table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tenure.common.errors import InvalidInput, WrongState
+from tenure.common.ids import new_task_id
+from tenure.common.limits import BATCH_TASKS_MAX
+from tenure.common.spec import TaskSpec, content_key
+from tenure.common.states import TaskState
+from tenure.master.store import codec
+from tenure.master.store.codec import text
+from tenure.master.store.keys import Keys
+from tenure.master.store.pipeline import Pipeline
+from tenure.master.store.records import (
+    CheckpointRecord,
+    ClaimRequest,
+    Expired,
+    Failure,
+    Grant,
+    NewTask,
+    Release,
+    Renewal,
+    RenewVerdict,
+    Submitted,
+    Success,
+    TaskView,
+    Verdict,
+)
+
+
+class TaskStore:
+    """Tasks of all shards. Every method is safe to call again; errors are those of ``common.errors``.
+
+    Args:
+        pipeline: Carries the calls.
+        keys: Names the keys.
+        lease_ttl_ms: How long a lease lives without renewal, on the lease clock.
+    """
+
+    def __init__(self, pipeline: Pipeline, keys: Keys, lease_ttl_ms: int) -> None:
+        self._pipeline = pipeline
+        self._keys = keys
+        self._ttl_ms = lease_ttl_ms
+        self._next_shard = 0
+
+    def _clock(self, task_id: str) -> str | None:
+        shard = self._keys.shard_of_task(task_id)
+        return None if shard is None else self._keys.clocks[shard]
+
+    async def submit(
+        self, search: str, specs: Sequence[TaskSpec], architecture_format: str = "graph"
+    ) -> list[Submitted]:
+        """Create the tasks whose keys are new: all of them, or none. At most 100; the caller has checked the specs.
+
+        Raises:
+            WrongState: The search is cancelled.
+            InvalidInput: The store would get more than 64 different requirements.
+        """
+        shard = self._keys.shard_of_search(search)
+        tasks = [
+            NewTask(new_task_id(shard), spec.key or content_key(spec.architecture, spec.config), spec) for spec in specs
+        ]
+        arguments = codec.submit_arguments(search, architecture_format, tasks)
+        reply = await self._pipeline.call("submit", self._keys.clocks[shard], *arguments)
+        if reply == b"SEARCH_CANCELLED":
+            raise WrongState(
+                "the search is cancelled",
+                field="search",
+                given=search,
+                expected="resume it, or use another name",
+            )
+        if reply == b"TOO_MANY_CLASSES":
+            raise InvalidInput(
+                "more than 64 different requirements are in use",
+                field="requirements",
+                expected="let tasks share requirements, or forget searches that are done",
+            )
+        return [Submitted(text(task_id), verdict == b"OK", TaskState(text(state))) for verdict, task_id, state in reply]
+
+    async def claim(self, request: ClaimRequest) -> list[Grant]:
+        """Ready tasks for one worker, at most as many as it brings tokens, from all shards in turn."""
+        shards = self._keys.shards
+        start, self._next_shard = self._next_shard, (self._next_shard + 1) % shards
+        granted: list[Grant] = []
+        for offset in range(shards):
+            tokens = request.tokens[len(granted) :]
+            if not tokens:
+                break
+            part = ClaimRequest(request.worker_id, tokens, request.classes, request.legacy)
+            key = self._keys.clocks[(start + offset) % shards]
+            reply = await self._pipeline.item("claim", key, part, self._encode_claims)
+            granted += codec.grants(reply)
+        return granted
+
+    def _encode_claims(self, requests: list[ClaimRequest]) -> Any:
+        return codec.claim_arguments(self._ttl_ms, requests)
+
+    async def complete(self, success: Success) -> tuple[Verdict, list[str]]:
+        """Take a success: (verdict, URLs of checkpoints to delete)."""
+        key = self._clock(success.task_id)
+        if key is None:
+            return Verdict.UNKNOWN_TASK, []
+        verdict, _, urls = await self._pipeline.item("complete", key, success, codec.complete_arguments)
+        return Verdict(text(verdict)), [text(url) for url in urls]
+
+    async def fail(self, failure: Failure) -> tuple[Verdict, str]:
+        """Take a bad end: (verdict, the state the task is in now)."""
+        key = self._clock(failure.task_id)
+        if key is None:
+            return Verdict.UNKNOWN_TASK, ""
+        verdict, state = await self._pipeline.item("fail", key, failure, codec.fail_arguments)
+        return Verdict(text(verdict)), text(state)
+
+    async def release(self, release: Release) -> tuple[Verdict, list[str]]:
+        """Take a task back unfinished: (verdict, URLs of checkpoints to delete)."""
+        key = self._clock(release.task_id)
+        if key is None:
+            return Verdict.UNKNOWN_TASK, []
+        verdict, _, urls = await self._pipeline.item("release", key, release, codec.release_arguments)
+        return Verdict(text(verdict)), [text(url) for url in urls]
+
+    async def renew(self, renewal: Renewal) -> RenewVerdict:
+        """Start the lease anew, or give it back to a holder that was away (readopt)."""
+        key = self._clock(renewal.task_id)
+        if key is None:
+            return RenewVerdict.UNKNOWN
+        reply = await self._pipeline.item("renew", key, renewal, self._encode_renewals)
+        if reply == b"OPEN":
+            reply = await self._pipeline.item("readopt", key, renewal, self._encode_renewals)
+        return RenewVerdict(text(reply))
+
+    def _encode_renewals(self, renewals: list[Renewal]) -> Any:
+        return codec.renew_arguments(self._ttl_ms, renewals)
+
+    async def register_checkpoint(
+        self, task_id: str, token: str, worker_id: str, checkpoint: CheckpointRecord
+    ) -> tuple[Verdict, list[str]]:
+        """Make a checkpoint exist: (verdict, URLs of checkpoints to delete)."""
+        key = self._clock(task_id)
+        if key is None:
+            return Verdict.UNKNOWN_TASK, []
+        item = {
+            "id": task_id,
+            "token": token,
+            "worker": worker_id,
+            "url": checkpoint.url,
+            "checkpoint": checkpoint.to_json(),
+        }
+        verdict, urls = await self._pipeline.item("checkpoint", key, item, _encode_json)
+        return Verdict(text(verdict)), [text(url) for url in urls]
+
+    async def cut(self, leases: Sequence[tuple[str, str]], grace_ms: int) -> int:
+        """Leave leases, given as (task id, token), at most ``grace_ms``; returns how many were shortened."""
+        shortened = 0
+        for key, rows in self._by_shard(leases, lambda lease: lease[0]):
+            for chunk in _chunks(rows):
+                items = [{"id": task_id, "token": token} for task_id, token in chunk]
+                shortened += await self._pipeline.call("cut", key, json.dumps({"grace": grace_ms, "items": items}))
+        return shortened
+
+    async def cancel(self, task_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Stop tasks: id -> (ok, cancel_requested, already, wrong_state or unknown; state)."""
+        return await self._ended_by_hand("cancel", task_ids)
+
+    async def requeue(self, task_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Give ended tasks fresh budgets: id -> (ok, already, wrong_state or unknown; state)."""
+        return await self._ended_by_hand("requeue", task_ids)
+
+    async def _ended_by_hand(self, script: str, task_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        verdicts: dict[str, tuple[str, str]] = dict.fromkeys(task_ids, ("unknown", ""))
+        for key, rows in self._by_shard(task_ids, str):
+            for chunk in _chunks(rows):
+                reply = await self._pipeline.call(script, key, *chunk)
+                for task_id, (verdict, state) in zip(chunk, reply, strict=True):
+                    verdicts[task_id] = (text(verdict), text(state))
+        return verdicts
+
+    async def show(self, task_ids: Sequence[str], *, full: bool = False) -> dict[str, TaskView]:
+        """Tasks by id, without those that are unknown. ``full``: with architecture, config and attempt records."""
+        views: dict[str, TaskView] = {}
+        for key, rows in self._by_shard(task_ids, str):
+            for chunk in _chunks(rows):
+                reply = await self._pipeline.call("show", key, "1" if full else "0", *chunk)
+                for task_id, part in zip(chunk, reply, strict=True):
+                    if part:
+                        views[task_id] = codec.task_view(task_id, part)
+        return views
+
+    async def page(self, search: str, states: Iterable[TaskState], after: str, count: int) -> tuple[str, list[str]]:
+        """Ids in the order of submission, from after a cursor ('' = the start): (next cursor or '' at the end, ids).
+
+        A page may be shorter than ``count``, even empty, while the cursor says that there is more.
+        """
+        key = self._keys.clocks[self._keys.shard_of_search(search)]
+        wanted = [state.value for state in states]
+        cursor, ids = await self._pipeline.call("list", key, search, after or "0", count, *wanted)
+        return text(cursor), [text(task_id) for task_id in ids]
+
+    async def expire(self, shard: int, count: int) -> list[Expired]:
+        """Take back at most ``count`` leases that ran out."""
+        reply = await self._pipeline.call("expire", self._keys.clocks[shard], count, self._ttl_ms)
+        return [Expired(text(a), TaskState(text(b)), text(c), text(d)) for a, b, c, d in reply]
+
+    async def due(self, shard: int) -> tuple[int, int, int]:
+        """(leases that ran out, leases in all, workers that would lose one in the next step)."""
+        due, leases, workers = await self._pipeline.call("due", self._keys.clocks[shard])
+        return int(due), int(leases), int(workers)
+
+    async def promote(self, shard: int, count: int) -> int:
+        """Queue at most ``count`` scheduled tasks whose time has come."""
+        return int(await self._pipeline.call("promote", self._keys.clocks[shard], count))
+
+    async def tick(self, shard: int, cap_ms: int) -> tuple[int, int, int]:
+        """Advance the lease clock: (its value, ms added, ms that don't count)."""
+        clock, added, skipped = await self._pipeline.call("tick", self._keys.clocks[shard], cap_ms)
+        return int(clock), int(added), int(skipped)
+
+    async def forget(self, search: str, keep: int, age_ms: int) -> int:
+        """Delete at most 100 ended tasks beyond ``keep`` for each state or older than ``age_ms``."""
+        key = self._keys.clocks[self._keys.shard_of_search(search)]
+        return int(await self._pipeline.call("forget", key, search, keep, age_ms, BATCH_TASKS_MAX))
+
+    async def take_discarded(self, shard: int, count: int) -> list[str]:
+        """URLs of checkpoints that nobody needs; the caller has them deleted."""
+        return [text(url) for url in await self._pipeline.call("discard", self._keys.clocks[shard], count)]
+
+    def _by_shard(self, rows: Sequence[Any], task_id: Any) -> list[tuple[str, list[Any]]]:
+        by_key: dict[str, list[Any]] = {}
+        for row in rows:
+            key = self._clock(task_id(row))
+            if key is not None:
+                by_key.setdefault(key, []).append(row)
+        return list(by_key.items())
+
+
+def _encode_json(items: list[Any]) -> Any:
+    return [json.dumps(items)]
+
+
+def _chunks(rows: list[Any]) -> list[list[Any]]:
+    return [rows[start : start + BATCH_TASKS_MAX] for start in range(0, len(rows), BATCH_TASKS_MAX)]
