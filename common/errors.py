@@ -25,6 +25,7 @@
     │   └── InvalidSetting
     ├── CheckpointError
     │   └── CorruptCheckpoint
+    ├── DivergedTraining            the loss is no longer a finite number
     └── TaskFailed                  raised by the client for a task that ended FAILED or CANCELLED
 
 Each class has a stable ``code``, the gRPC status it travels as, and says whether trying the same again can help.
@@ -242,6 +243,13 @@ class CorruptCheckpoint(CheckpointError):
     """A checkpoint's files don't match its manifest."""
 
     code = "CORRUPT_CHECKPOINT"
+
+
+class DivergedTraining(TenureError):
+    """The loss became NaN or infinite. The same seed and configuration would diverge again: never retried."""
+
+    code = "DIVERGED_TRAINING"
+    retryable: ClassVar[bool] = False
 
 
 class TaskFailed(TenureError):
