@@ -72,9 +72,7 @@ def list_tasks(
     wanted = [TaskState(state).value for state in states]
     page_token = ""
     while True:
-        request = tenure_pb2.ListTasksRequest(
-            search=search, states=wanted, page_size=page_size, page_token=page_token
-        )
+        request = tenure_pb2.ListTasksRequest(search=search, states=wanted, page_size=page_size, page_token=page_token)
         response = connection.call("ListTasks", request, deadline=deadline)
         yield from (TaskRecord.from_message(task) for task in response.tasks)
         page_token = response.next_page_token

@@ -113,9 +113,7 @@ class Client:
     def searches(self) -> list[SearchStatus]:
         """All searches, by name."""
         response = self._connection.call("ListSearches", tenure_pb2.ListSearchesRequest())
-        return sorted(
-            (SearchStatus.from_message(search) for search in response.searches), key=lambda s: s.name
-        )
+        return sorted((SearchStatus.from_message(search) for search in response.searches), key=lambda s: s.name)
 
     # ---- tasks ---------------------------------------------------------------------------------------------
 
@@ -162,9 +160,7 @@ class Client:
         """The workers, by id."""
         request = tenure_pb2.ListWorkersRequest(all=include_gone)
         response = self._connection.call("ListWorkers", request)
-        return sorted(
-            (WorkerRecord.from_message(worker) for worker in response.workers), key=lambda w: w.worker_id
-        )
+        return sorted((WorkerRecord.from_message(worker) for worker in response.workers), key=lambda w: w.worker_id)
 
     def drain_worker(self, worker_id: str) -> WorkerRecord:
         """Have a worker hand back what it holds, with checkpoints, and give it nothing more."""

@@ -9,6 +9,7 @@ until the deadline.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -38,6 +39,8 @@ DEFAULT_TIMEOUT_SECONDS = 600.0
 # Longest that one try may take before the next address is asked; the deadline of the whole call lies above
 # it.
 TRY_SECONDS_MAX = 30.0
+# A try for less time would only hide, behind "no answer in time", what the one before it had been told.
+_TRY_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_FIRST = 0.1
 _PAUSE_SECONDS_MAX = 5.0
 
@@ -106,9 +109,7 @@ class Connection:
                 expected="give seconds, or None to try for ever",
             )
         if compression not in (None, "gzip"):
-            raise InvalidSetting(
-                "unknown compression", field="compression", given=compression, expected="gzip or None"
-            )
+            raise InvalidSetting("unknown compression", field="compression", given=compression, expected="gzip or None")
         self.timeout_seconds = timeout_seconds
         codec = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
         self._masters = tuple(self._open(address, codec) for address in self.addresses)
@@ -146,9 +147,7 @@ class Connection:
 
         return self._retried(once, until)
 
-    def open_stream(
-        self, method: str, make_request: Callable[[], Any], deadline: Deadline
-    ) -> tuple[Any, Any, Master]:
+    def open_stream(self, method: str, make_request: Callable[[], Any], deadline: Deadline) -> tuple[Any, Any, Master]:
         """Start a call that answers with a stream, and wait for its first response.
 
         Returns:
@@ -218,17 +217,15 @@ class Connection:
         def wait(state: tenacity.RetryCallState) -> float:
             if state.attempt_number % rounds and isinstance(_failure(state), Unavailable):
                 return 0.0
-            return deadline.at_most(backoff(state))
+            return max(0.0, min(backoff(state), deadline.at_most(math.inf) - _TRY_SECONDS_MIN))
 
         def tell(state: tenacity.RetryCallState) -> None:
             if state.attempt_number == 1:
                 log.warning("%s; trying on%s", _failure(state), deadline.phrase())
 
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, TenureError) and error.retry_helps
-            ),
-            stop=lambda _: deadline.passed or self.closed,
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, TenureError) and error.retry_helps),
+            stop=lambda _: deadline.at_most(_TRY_SECONDS_MIN) < _TRY_SECONDS_MIN or self.closed,
             wait=wait,
             sleep=self.pause,
             before_sleep=tell,
@@ -273,7 +270,7 @@ class Connection:
 
     def _nobody(self, master: Master, details: str) -> MasterUnavailable:
         return MasterUnavailable(
-            f"no master answers ({details.splitlines()[0][:300] if details else 'no details'})",
+            f"no master answers ({_short(details)})",
             field="master",
             given=",".join(self.addresses),
             expected="start one with `tenure master`, or name its address with --master or TENURE_MASTER",
@@ -310,6 +307,12 @@ class Deadline:
         """For messages."""
         left = self.left
         return "" if left is None else f" for {left:.0f} s"
+
+
+def _short(details: str) -> str:
+    """What matters of gRPC's account of a failed connection."""
+    reason = details.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
+    return " ".join(reason.split())[:300] or "no details"
 
 
 def _closed() -> TenureError:

@@ -10,14 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tenure.common.errors import TenureError
 from tenure.common.spec import Config, Requirements
 from tenure.common.states import TaskState
-from tenure.proto import tenure_pb2
-
-
-def state_of(value: int) -> TaskState:
-    """A state from the wire."""
-    return TaskState(tenure_pb2.TaskState.Name(value))
+from tenure.proto.convert import config_from_message, requirements_from_message, state_from_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +134,13 @@ class TaskRecord:
         plain = {name: getattr(message, name) for name in _TASK_PLAIN}
         return cls(
             **plain,
-            state=state_of(message.state),
+            state=_state(message.state),
             metrics=dict(message.metrics),
             failure=_part(message, "failure", _failure),
             progress=_part(message, "progress", _progress),
             checkpoint=_part(message, "checkpoint", _checkpoint),
-            requirements=Requirements(message.requirements.gpus, dict(message.requirements.labels)),
-            config=_part(message, "config", _config),
+            requirements=requirements_from_message(message.requirements),
+            config=_part(message, "config", config_from_message),
             attempt_records=tuple(_attempt(record) for record in message.attempt_records),
         )
 
@@ -191,7 +187,7 @@ class TaskVerdict:
     @classmethod
     def from_message(cls, message: Any) -> TaskVerdict:
         """From ``tenure.v1.TaskVerdict``."""
-        return cls(message.task_id, message.verdict, state_of(message.state) if message.state else None)
+        return cls(message.task_id, message.verdict, state_from_message(message.state))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +209,7 @@ class TaskEvent:
             message.task_id,
             message.search,
             message.transition,
-            state_of(message.state) if message.state else None,
+            state_from_message(message.state),
             message.at_unix_ms,
             message.worker_id,
             message.epoch,
@@ -399,6 +395,18 @@ class FsckReport:
     violations: tuple[str, ...]
 
 
+def _state(number: Any) -> TaskState:
+    state = state_from_message(number)
+    if state is None:
+        raise TenureError(
+            "the master knows a state of tasks that this client doesn't",
+            field="state",
+            given=number,
+            expected="use a client of the master's version",
+        )
+    return state
+
+
 def _by_state(numbers: Mapping[str, int]) -> dict[TaskState, int]:
     return {state: numbers.get(state.value, 0) for state in TaskState}
 
@@ -417,12 +425,6 @@ def _progress(message: Any) -> ProgressReport:
 
 def _checkpoint(message: Any) -> CheckpointRef:
     return CheckpointRef(message.url, message.step, message.size_bytes, message.epoch)
-
-
-def _config(message: Any) -> Config:
-    return Config(
-        message.num_epochs, message.batch_size, message.learning_rate, message.dataset, dict(message.extra)
-    )
 
 
 def _attempt(message: Any) -> AttemptRecord:

@@ -12,6 +12,7 @@ from tenure.common import limits
 from tenure.common.errors import InvalidArchitecture, InvalidConfig, InvalidInput
 from tenure.common.spec import Config, Requirements, TaskSpec, check_spec, content_key
 from tenure.proto import tenure_pb2
+from tenure.proto.convert import config_to_message, requirements_to_message
 
 _CONFIG_FIELDS = tuple(field.name for field in fields(Config))
 _REQUIREMENT_FIELDS = tuple(field.name for field in fields(Requirements))
@@ -107,20 +108,14 @@ def to_message(spec: TaskSpec) -> Any:
     return tenure_pb2.TaskSpec(
         key=spec.key,
         architecture=spec.architecture,
-        config=tenure_pb2.Config(
-            num_epochs=spec.config.num_epochs,
-            batch_size=spec.config.batch_size,
-            learning_rate=spec.config.learning_rate,
-            dataset=spec.config.dataset,
-            extra=spec.config.extra,
-        ),
+        config=config_to_message(spec.config),
         priority=spec.priority,
         max_attempts=spec.max_attempts,
         max_losses=spec.max_losses,
         timeout_ms=spec.timeout_ms,
         progress_deadline_ms=spec.progress_deadline_ms,
         delay_ms=spec.delay_ms,
-        requirements=tenure_pb2.Requirements(gpus=spec.requirements.gpus, labels=spec.requirements.labels),
+        requirements=requirements_to_message(spec.requirements),
     )
 
 
@@ -149,23 +144,17 @@ def _requirements(requirements: Mapping[str, Any] | Requirements | None) -> Requ
     if isinstance(requirements, Requirements):
         return requirements
     given = _known_fields(requirements, "requirements", _REQUIREMENT_FIELDS, InvalidInput)
-    return Requirements(
-        **{**given, "labels": _texts(given.get("labels"), "requirements.labels", InvalidInput)}
-    )
+    return Requirements(**{**given, "labels": _texts(given.get("labels"), "requirements.labels", InvalidInput)})
 
 
-def _known_fields(
-    mapping: Any, field: str, names: tuple[str, ...], error: type[InvalidInput]
-) -> Mapping[str, Any]:
+def _known_fields(mapping: Any, field: str, names: tuple[str, ...], error: type[InvalidInput]) -> Mapping[str, Any]:
     if mapping is None:
         return {}
     if not isinstance(mapping, Mapping):
         raise error("must be an object", field=field, given=mapping, expected=f"fields: {', '.join(names)}")
     for name, value in mapping.items():
         if name not in names:
-            raise error(
-                "unknown field", field=f"{field}.{name}", given=value, expected=f"one of {', '.join(names)}"
-            )
+            raise error("unknown field", field=f"{field}.{name}", given=value, expected=f"one of {', '.join(names)}")
     return mapping
 
 
@@ -180,8 +169,6 @@ def _texts(mapping: Any, field: str, error: type[InvalidInput]) -> dict[str, str
 def _milliseconds(seconds: Any, field: str) -> int:
     most = limits.DURATION_MS_MAX / 1000
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= most:
-        raise InvalidInput(
-            "must be a number of seconds", field=field, given=seconds, expected=f"from 0 to {most:.0f}"
-        )
+        raise InvalidInput("must be a number of seconds", field=field, given=seconds, expected=f"from 0 to {most:.0f}")
     # Rounded up, so that a tiny limit doesn't become "no limit"; first to what a float can tell.
     return math.ceil(round(seconds * 1000, 3))

@@ -39,7 +39,7 @@ class Waiting:
             TimeoutError: It has not ended at ``deadline``.
             UnknownTask: The broker doesn't know it.
         """
-        with _in_time(deadline):
+        with _in_time():
             record = calls.get_task(self._connection, task_id, deadline=deadline)
             if record.state.terminal:
                 return record
@@ -62,7 +62,7 @@ class Waiting:
             look = list(pending)
             while True:
                 for batch in calls.batches(look):
-                    with _in_time(deadline):
+                    with _in_time():
                         records = calls.get_tasks(self._connection, batch, deadline=deadline)
                     for task_id in batch:
                         record = records.get(task_id)
@@ -92,7 +92,7 @@ class Waiting:
 
             def listed() -> Iterator[TaskRecord]:
                 listed_ids = set()
-                with _in_time(deadline):
+                with _in_time():
                     for record in calls.list_tasks(self._connection, self._search, deadline=deadline):
                         listed_ids.add(record.task_id)
                         if not record.state.terminal:
@@ -116,7 +116,7 @@ class Waiting:
                     if not ended or event.task_id not in reported:
                         pending.add(event.task_id)
                 maybe = {event.task_id for event in events if event.task_id in pending}
-                with _in_time(deadline):
+                with _in_time():
                     records = calls.get_tasks(self._connection, maybe, deadline=deadline)
                 for task_id in maybe:
                     record = records.get(task_id)
@@ -127,9 +127,7 @@ class Waiting:
                         reported.add(task_id)
                         yield record
 
-    def until_idle(
-        self, deadline: Deadline, progress: Callable[[SearchStatus], None] | None = None
-    ) -> SearchStatus:
+    def until_idle(self, deadline: Deadline, progress: Callable[[SearchStatus], None] | None = None) -> SearchStatus:
         """The search's status once no task is open; ``progress`` is given each status on the way.
 
         Raises:
@@ -139,7 +137,7 @@ class Waiting:
         request = tenure_pb2.SearchName(name=self._search)
         with self._subscribed(None, deadline) as inbox:
             while True:
-                with _in_time(deadline):
+                with _in_time():
                     message = self._connection.call("GetSearch", request, deadline=deadline)
                 status = SearchStatus.from_message(message)
                 if progress is not None:
@@ -151,9 +149,7 @@ class Waiting:
                 self._connection.pause(deadline.at_most(_STATUS_SECONDS_MIN))
                 _drain(inbox)
 
-    def when_ended(
-        self, task_ids: Iterable[str], then: Callable[[str, TaskRecord | TenureError], None]
-    ) -> None:
+    def when_ended(self, task_ids: Iterable[str], then: Callable[[str, TaskRecord | TenureError], None]) -> None:
         """Have ``then`` called once for each task, with its record once it ended, or with why that can't be
         known.
 
@@ -203,14 +199,12 @@ class Waiting:
 
 
 @contextlib.contextmanager
-def _in_time(deadline: Deadline) -> Iterator[None]:
-    """A call that failed because the time of the wait is over is a timeout, whatever it was."""
+def _in_time() -> Iterator[None]:
+    """A call is tried until the wait's deadline: that nobody answered means that the time is over."""
     try:
         yield
     except Unavailable as error:
-        if deadline.passed:
-            raise TimeoutError(str(error)) from error
-        raise
+        raise TimeoutError(str(error)) from error
 
 
 def _next_events(inbox: Inbox, deadline: Deadline, unfinished: str) -> tuple[TaskEvent, ...] | None:

@@ -115,9 +115,7 @@ class Watcher:
             if self._thread is None or not self._thread.is_alive():
                 self._broken = None
                 self._live.clear()
-                self._thread = threading.Thread(
-                    target=self._run, name=f"tenure-watch-{self._search}", daemon=True
-                )
+                self._thread = threading.Thread(target=self._run, name=f"tenure-watch-{self._search}", daemon=True)
                 self._thread.start()
         live = self._live.wait(deadline.left)
         self.check()
