@@ -1,0 +1,157 @@
+"""One run in one executor: from the ``evaluate`` message to the last word, within its limits.
+
+The limits (timeout, progress deadline, the grace after a stop) are watched here, in the supervisor's process and by
+its monotonic clock, so that an evaluation that holds the GIL or is stopped itself can't miss them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import structlog
+
+from tenure.proto import worker_pb2
+from tenure.worker.executor_process import ExecutorProcess, Exited
+from tenure.worker.pipe import Message
+from tenure.worker.runs import Run
+
+log = structlog.get_logger()
+
+# A limit that has passed must still be passed after this: had the whole worker been stopped, reports are queued.
+_SECOND_LOOK_SECONDS = 0.2
+
+
+class RunObserver(Protocol):
+    """Whom an execution tells what the run says of itself."""
+
+    def run_progressed(self, run: Run) -> None:
+        """The run has reported."""
+
+    def run_resumed(self, run: Run) -> None:
+        """The run has said which step it goes on from."""
+
+    def checkpoint_saved(self, run: Run, checkpoint: worker_pb2.Checkpoint) -> None:
+        """A checkpoint is whole on storage and to be registered."""
+
+    def checkpoint_costs(self, run: Run, costs: Mapping[str, float]) -> None:
+        """What the run's checkpoints have cost so far (the fields of CheckpointCounters)."""
+
+
+class Execution:
+    """Follows one run. Make it, then :meth:`follow` it once."""
+
+    def __init__(self, run: Run, executor: ExecutorProcess, observer: RunObserver, stop_grace_seconds: float) -> None:
+        self._run = run
+        self._executor = executor
+        self._observer = observer
+        self._stop_grace_seconds = stop_grace_seconds
+        self._stop_sent = False
+        self._suspicious_at = math.inf
+
+    async def follow(self) -> Message | Exited:
+        """The run's last message (``done``, ``failed``, ``stopped``), or the end of the executor.
+
+        A run that was told to stop and doesn't is killed with its executor when its grace is over.
+        """
+        while True:
+            event = await self._next_event()
+            if isinstance(event, Exited) or (event is not None and self._take(event)):
+                return event
+            self._check_limits()
+            if self._run.stop_reason is not None:
+                self._pass_stop_on()
+                if self._run.grace_is_over():
+                    self._executor.kill(f"did not stop within {self._run.grace_seconds:g} s and was killed")
+                    return await self._last_word()
+
+    async def _next_event(self) -> Message | Exited | None:
+        """The next event; None when it is time to look up, or somebody wants it."""
+        now = time.monotonic()
+        seconds = (self._suspicious_at if self._suspicious_at < math.inf else self._run.look_up_at()) - now
+        try:
+            async with asyncio.timeout(None if seconds == math.inf else max(0.0, seconds)):
+                return await self._executor.events.get()
+        except TimeoutError:
+            return None
+
+    async def _last_word(self) -> Message | Exited:
+        """The end of an executor that was killed; a success that was under way still counts."""
+        while True:
+            event = await self._executor.events.get()
+            if isinstance(event, Exited) or (event is not None and self._take(event) and event["type"] == "done"):
+                return event
+
+    def _check_limits(self) -> None:
+        if self._run.stop_reason is not None or (overdue := self._run.overdue()) is None:
+            self._suspicious_at = math.inf
+        elif self._suspicious_at == math.inf:
+            self._suspicious_at = time.monotonic() + _SECOND_LOOK_SECONDS
+        elif time.monotonic() >= self._suspicious_at:
+            self._run.stop(overdue, self._stop_grace_seconds)
+            self._suspicious_at = math.inf
+
+    def _pass_stop_on(self) -> None:
+        if not self._stop_sent and self._run.stop_reason is not None:
+            self._stop_sent = True
+            reason = self._run.stop_reason.value
+            log.info("task.stopping", **self._run.log_fields, reason=reason)
+            self._executor.send({"type": "stop", "run": self._run.number, "reason": reason})
+
+    def _take(self, message: Message) -> bool:
+        """Take a message of the run; whether it is the last."""
+        run = self._run
+        if message.get("run") != run.number:
+            return False
+        match message["type"]:
+            case "done" | "failed" | "stopped":
+                return True
+            case "progress":
+                run.report(message)
+                self._observer.run_progressed(run)
+            case "resumed":
+                run.steps_start = int(message["step"])
+                self._observer.run_resumed(run)
+            case "checkpoint":
+                self._observer.checkpoint_saved(run, worker_pb2.Checkpoint(**message["checkpoint"]))
+            case "saves":
+                self._observer.checkpoint_costs(run, message["costs"])
+            case "log":
+                log.info(message["event"], **_without_clashes(message["fields"]), **run.log_fields)
+        return False
+
+
+def evaluate_message(run: Run, work_dir: str) -> Message:
+    """The ``evaluate`` message of a run."""
+    request = run.request
+    return {
+        "type": "evaluate",
+        "run": run.number,
+        "task": {
+            "task_id": request.task_id,
+            "search": request.search,
+            "architecture": request.architecture,
+            "config": {
+                "num_epochs": request.config.num_epochs,
+                "batch_size": request.config.batch_size,
+                "learning_rate": request.config.learning_rate,
+                "dataset": request.config.dataset,
+                "extra": dict(request.config.extra),
+            },
+            "attempt": max(request.attempt, 1),
+            "epoch": request.epoch,
+        },
+        "checkpoints": [
+            {"url": named.url, "digest": named.digest, "step": named.step} for named in request.checkpoints
+        ],
+        "work_dir": work_dir,
+    }
+
+
+def _without_clashes(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation's fields, none of which may stand for the line's own."""
+    own = ("event", "level", "timestamp", "component", "worker", "search", "task", "epoch")
+    return {(f"{name}_" if name in own else name): value for name, value in fields.items()}

@@ -1,0 +1,162 @@
+"""Start-up of an executor, and its loop over evaluations."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import gc
+import importlib
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+
+from tenure.worker.executor.watchdog import start_watchdog
+from tenure.worker.pipe import Message, PipeBroken, receive_frame
+
+# A CUDA context and cuDNN's workspaces stay; more than this that a finished run still holds is a leak.
+_LEAK_BYTES = 256 * 1024 * 1024
+
+
+def main() -> int:
+    """Serve evaluations until told to leave, or until the supervisor is gone."""
+    arguments = _parse()
+    # Before anything with threads or weight is imported: it forks.
+    start_watchdog(arguments.pipe, arguments.supervisor)
+    os.set_inheritable(arguments.pipe, False)
+    faulthandler.enable()
+    _leave_signals_to_the_supervisor()
+    _append_working_directory()
+    return _Executor(arguments).serve()
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tenure.worker.executor", description="Started by a Tenure worker, not by hand."
+    )
+    parser.add_argument("--pipe", type=int, required=True, help="descriptor of the pipe to the supervisor")
+    parser.add_argument("--supervisor", type=int, required=True, help="its process id")
+    parser.add_argument("--evaluator", required=True, help="module:function")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--checkpoints", required=True, help="URL")
+    parser.add_argument("--max-parameters", type=int, default=0)
+    return parser.parse_args()
+
+
+def _leave_signals_to_the_supervisor() -> None:
+    """A service manager signals every process of the worker; whether evaluations stop is the supervisor's to say.
+
+    Handlers rather than SIG_IGN, and not in forked children: what an evaluation starts must die of SIGTERM as usual.
+    """
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: None)
+
+    def restore() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    os.register_at_fork(after_in_child=restore)
+
+
+def _append_working_directory() -> None:
+    """Evaluators beside the shell's prompt are found, but never hide an installed module."""
+    with contextlib.suppress(FileNotFoundError):
+        sys.path.append(os.getcwd())
+
+
+class _Executor:
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        # The modules behind these are heavier than the watchdog should be.
+        from tenure.worker.executor.outbox import Outbox
+
+        self._arguments = arguments
+        self._sock = socket.socket(fileno=arguments.pipe)
+        self._outbox = Outbox(self._sock)
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._stops: dict[int, threading.Event] = {}
+
+    def serve(self) -> int:
+        threading.Thread(target=self._receive, name="tenure-pipe", daemon=True).start()
+        if not self._import_evaluator():
+            return 1
+        # What is imported stays anyway; collections between runs need not walk it.
+        gc.collect()
+        gc.freeze()
+        self._outbox.send({"type": "ready", "pid": os.getpid()})
+        with contextlib.suppress(PipeBroken):
+            while (message := self._inbox.get())["type"] == "evaluate":
+                self._evaluate(message)
+        return 0
+
+    def _import_evaluator(self) -> bool:
+        from tenure.worker.executor import evaluation
+
+        module_name, _, function_name = self._arguments.evaluator.partition(":")
+        try:
+            evaluator = getattr(importlib.import_module(module_name), function_name)
+            if not callable(evaluator):
+                raise TypeError(f"{self._arguments.evaluator} is {type(evaluator).__name__}, not a function")
+        except BaseException as error:  # noqa: BLE001 - translated: the supervisor refuses the setting with it
+            traceback.print_exc()
+            self._outbox.send({"type": "refused", "error": f"{type(error).__name__}: {error}"})
+            return False
+        self._evaluator = evaluator
+        self._carry_out = evaluation.carry_out
+        return True
+
+    def _evaluate(self, message: Message) -> None:
+        run = int(message["run"])
+        started = time.monotonic()
+        ending = self._carry_out(
+            self._evaluator,
+            message,
+            checkpoints_url=self._arguments.checkpoints,
+            device=self._arguments.device,
+            max_parameters=self._arguments.max_parameters,
+            outbox=self._outbox,
+            stop=self._stops[run],
+        )
+        ending["seconds"] = time.monotonic() - started
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                # The output must be in the pipe before the supervisor hears of the end. User code may have closed it.
+                stream.flush()
+        self._outbox.send(ending)
+        del self._stops[run]
+        self._outbox.send({"type": "idle", "run": run, "leaked_bytes": _clear_leftovers()})
+
+    def _receive(self) -> None:
+        """The reading thread: evaluations into the inbox, stops to where the evaluation looks."""
+        try:
+            while True:
+                message = receive_frame(self._sock)
+                if message["type"] == "evaluate":
+                    self._stops[int(message["run"])] = threading.Event()
+                if message["type"] == "stop":
+                    if (stop := self._stops.get(int(message["run"]))) is not None:
+                        stop.set()
+                else:
+                    self._inbox.put(message)
+        except PipeBroken:
+            # Without a supervisor nobody holds the lease. The watchdog does this when the GIL is held.
+            os.killpg(0, signal.SIGKILL)
+
+
+def _clear_leftovers() -> int:
+    """Collect what the run left; returns the bytes of GPU memory that can't be given back."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return 0
+    torch.cuda.empty_cache()
+    held = int(torch.cuda.memory_allocated())
+    return held if held > _LEAK_BYTES else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""What an evaluator is given: :class:`tenure.worker.evaluator.Context`, spoken over the pipe."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tenure.common import limits
+from tenure.worker.checkpoint.handle import ExecutorCheckpoints, RegisteredCheckpoint
+from tenure.worker.checkpoint.writer import WrittenCheckpoint
+from tenure.worker.evaluator import CheckpointHandle, EvaluationTask
+from tenure.worker.executor.outbox import Outbox
+from tenure.worker.pipe import Message
+
+_LOG_BYTES_MAX = 16 * 1024
+_EVENT_CHARS_MAX = 200
+
+
+class RunContext:
+    """The context of one run. The evaluator's thread uses it; ``stop`` is set by the thread that reads the pipe."""
+
+    def __init__(
+        self,
+        *,
+        run: int,
+        task: EvaluationTask,
+        registered: list[RegisteredCheckpoint],
+        checkpoints_url: str,
+        work_dir: Path,
+        device: str,
+        max_parameters: int,
+        outbox: Outbox,
+        stop: threading.Event,
+    ) -> None:
+        self.device = device
+        self.work_dir = work_dir
+        self.max_parameters = max_parameters
+        self._run = run
+        self._outbox = outbox
+        self._stop = stop
+        self._sequence = 0
+        self._warned: set[str] = set()
+        self.checkpoint: CheckpointHandle = _PipedCheckpoints(
+            run,
+            outbox,
+            ExecutorCheckpoints(
+                base_url=checkpoints_url,
+                search=task.search,
+                task_id=task.task_id,
+                epoch=task.epoch,
+                registered=registered,
+                announce=self._announce,
+                log=self.log,
+            ),
+        )
+
+    @property
+    def should_stop(self) -> bool:
+        """True once the worker drains, the task is cancelled or its lease is lost."""
+        return self._stop.is_set()
+
+    def report(self, step: int, metrics: Mapping[str, float] | None = None, *, total_steps: int = 0) -> None:
+        """Say how far the evaluation is; what is no finite number is left out and said once in the log."""
+        self._sequence += 1
+        self._outbox.report(
+            {
+                "type": "progress",
+                "run": self._run,
+                "sequence": self._sequence,
+                "step": int(step),
+                "total_steps": int(total_steps),
+                "metrics": self._finite(metrics or {}),
+            }
+        )
+
+    def log(self, event: str, **fields: Any) -> None:
+        """One structured line in the worker's log; fields that aren't JSON appear as their ``repr``."""
+        text = json.dumps(fields, default=repr, ensure_ascii=False, skipkeys=True)
+        if len(text) > _LOG_BYTES_MAX:
+            fields_sent: Any = {"shortened": text[:_LOG_BYTES_MAX]}
+        else:
+            fields_sent = json.loads(text)
+        self._outbox.send(
+            {"type": "log", "run": self._run, "event": str(event)[:_EVENT_CHARS_MAX], "fields": fields_sent}
+        )
+
+    def _finite(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        finite: dict[str, float] = {}
+        for name, value in metrics.items():
+            number = as_number(value)
+            if number is not None and math.isfinite(number) and len(finite) < limits.METRICS_ENTRIES_MAX:
+                finite[str(name)[: limits.METRIC_NAME_BYTES_MAX]] = number
+            elif name not in self._warned and len(self._warned) < limits.METRICS_ENTRIES_MAX:
+                self._warned.add(name)
+                self.log("progress.metric_left_out", metric=name, value=repr(value)[:100])
+        return finite
+
+    def _announce(self, written: WrittenCheckpoint) -> None:
+        checkpoint: Message = {
+            "url": written.url,
+            "step": written.step,
+            "digest": written.digest,
+            "size_bytes": written.size_bytes,
+            "epoch": written.epoch,
+        }
+        if written.score is not None:
+            checkpoint["score"] = written.score
+        self._outbox.send({"type": "checkpoint", "run": self._run, "checkpoint": checkpoint})
+
+
+class _PipedCheckpoints:
+    """The checkpoint handle, telling the supervisor where the run goes on from and what its checkpoints cost."""
+
+    def __init__(self, run: int, outbox: Outbox, inner: ExecutorCheckpoints) -> None:
+        self._run = run
+        self._outbox = outbox
+        self._inner = inner
+
+    def load(self) -> Mapping[str, Any] | None:
+        state = self._inner.load()
+        self._outbox.send({"type": "resumed", "run": self._run, "step": self._inner.resumed_step or 0})
+        self._send_costs()
+        return state
+
+    def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None) -> None:
+        self._inner.save(state, step=step, score=score)
+        self._send_costs()
+
+    def _send_costs(self) -> None:
+        self._outbox.send({"type": "saves", "run": self._run, "costs": vars(self._inner.counters)})
+
+
+def as_number(value: Any) -> float | None:
+    """``value`` as a float if it is a number of any library (bool, numpy, a tensor of one element); else None."""
+    if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        # RuntimeError: torch on a tensor of several elements.
+        return None

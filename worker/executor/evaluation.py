@@ -1,0 +1,167 @@
+"""One evaluation: from the ``evaluate`` message to the message that says how it ended."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tenure.common import limits
+from tenure.common.errors import InvalidInput
+from tenure.common.spec import Config
+from tenure.worker.checkpoint.handle import RegisteredCheckpoint
+from tenure.worker.evaluator import EvaluationTask, Evaluator, Result, Stopped
+from tenure.worker.executor.context import RunContext, as_number
+from tenure.worker.executor.outbox import Outbox
+from tenure.worker.pipe import Message
+
+_TRACEBACK_CHARS_MAX = 8 * 1024
+# Of RuntimeErrors: torch has a class only for what its CUDA allocator refuses.
+_OUT_OF_MEMORY = re.compile(
+    r"CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
+    r"|DefaultCPUAllocator: (can't allocate|not enough) memory"
+)
+# The context of the device is broken for the whole process.
+_DEVICE_LOST = re.compile(r"CUDA error|device-side assert|CUDNN_STATUS_EXECUTION_FAILED|NCCL error|HIP error")
+
+
+class InvalidResult(Exception):
+    """The evaluator returned what can't be a result: the same code would again, so it isn't retried."""
+
+    retryable = False
+
+
+def carry_out(
+    evaluator: Evaluator,
+    message: Message,
+    *,
+    checkpoints_url: str,
+    device: str,
+    max_parameters: int,
+    outbox: Outbox,
+    stop: threading.Event,
+) -> Message:
+    """Run the evaluation that ``message`` asks for; returns how it ended: ``done``, ``failed`` or ``stopped``."""
+    run = int(message["run"])
+    context = RunContext(
+        run=run,
+        task=(task := _task_of(message["task"])),
+        registered=[RegisteredCheckpoint(**named) for named in message["checkpoints"]],
+        checkpoints_url=checkpoints_url,
+        work_dir=Path(message["work_dir"]),
+        device=device,
+        max_parameters=max_parameters,
+        outbox=outbox,
+        stop=stop,
+    )
+    try:
+        return {"type": "done", "run": run, **checked_result(evaluator(task, context))}
+    except Stopped as error:
+        if stop.is_set():
+            return {"type": "stopped", "run": run}
+        return _failure(run, error)
+    except BaseException as error:  # noqa: BLE001 - translated: whatever user code raises is the run's failure
+        return _failure(run, error)
+
+
+def checked_result(returned: Any) -> dict[str, Any]:
+    """The fields of ``done`` from what the evaluator returned.
+
+    The wire carries doubles and searches compare them, so: without a finite ``fitness`` there is no result
+    (``val_accuracy`` stands in for an absent one, as in MorphML); any other metric that is not finite is left out,
+    with a line in the output.
+
+    Raises:
+        InvalidResult: Says which part of it can't be a result.
+    """
+    result = returned if isinstance(returned, Result) else Result(returned)
+    if not isinstance(result.metrics, Mapping):
+        raise InvalidResult(
+            f"the evaluator returned {type(returned).__name__}: return a mapping of metric names to numbers"
+        )
+    if len(result.metrics) > limits.METRICS_ENTRIES_MAX:
+        raise InvalidResult(f"{len(result.metrics)} metrics; at most {limits.METRICS_ENTRIES_MAX} are allowed")
+    metrics: dict[str, float] = {}
+    for name, value in result.metrics.items():
+        if not isinstance(name, str) or not name or len(name.encode()) > limits.METRIC_NAME_BYTES_MAX:
+            raise InvalidResult(f"metric name {name!r:.80} is not a text of 1 to {limits.METRIC_NAME_BYTES_MAX} bytes")
+        number = as_number(value)
+        if number is None:
+            raise InvalidResult(f"metric {name!r} is {value!r:.80}, not a number")
+        if math.isfinite(number):
+            metrics[name] = number
+        elif name == "fitness":
+            raise InvalidResult(f"fitness is {number}: the training diverged, or the measure is undefined")
+        else:
+            sys.stderr.write(f"tenure: metric {name!r} is {number} and was left out\n")
+    if "fitness" not in metrics and "val_accuracy" in metrics:
+        metrics["fitness"] = metrics["val_accuracy"]
+    for field, text, bytes_max in (
+        ("detail", result.detail, limits.DETAIL_BYTES_MAX),
+        ("architecture", result.architecture, limits.ARCHITECTURE_BYTES_MAX),
+    ):
+        if not isinstance(text, str) or len(text.encode("utf-8", "surrogatepass")) > bytes_max:
+            raise InvalidResult(f"{field} is not a text of at most {bytes_max} bytes")
+    return {"metrics": metrics, "detail": result.detail, "architecture": result.architecture}
+
+
+def _task_of(fields: dict[str, Any]) -> EvaluationTask:
+    return EvaluationTask(**{**fields, "config": Config(**fields["config"])})
+
+
+def _failure(run: int, error: BaseException) -> Message:
+    out_of_memory = _is_out_of_memory(error)
+    message = _text_of(error)
+    return {
+        "type": "failed",
+        "run": run,
+        "error_class": type(error).__qualname__,
+        "message": message,
+        "traceback": _traceback_of(error),
+        "retryable": _is_retryable(error),
+        "out_of_memory": out_of_memory,
+        "replace": "out_of_memory"
+        if out_of_memory
+        else "device_lost"
+        if isinstance(error, RuntimeError) and _DEVICE_LOST.search(message)
+        else "",
+    }
+
+
+def _is_retryable(error: BaseException) -> bool:
+    """What the error says of itself, else yes: a TenureError about input never is, as the input won't change."""
+    if isinstance(error, InvalidInput):
+        return False
+    return getattr(error, "retryable", True) is not False
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    torch_class = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
+    if torch_class is not None and isinstance(error, torch_class):
+        return True
+    return _OUT_OF_MEMORY.search(_text_of(error)) is not None
+
+
+def _text_of(error: BaseException) -> str:
+    """The error's text, even of one that can't say it."""
+    try:
+        text = str(error)
+    except Exception as second:  # noqa: BLE001 - translated: user code again
+        text = f"(its text can't be made: {type(second).__qualname__})"
+    return text.encode("utf-8", "replace")[: limits.ERROR_MESSAGE_BYTES_MAX].decode("utf-8", "ignore")
+
+
+def _traceback_of(error: BaseException) -> str:
+    """The end of the traceback, without the frames of this module."""
+    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    return text[-_TRACEBACK_CHARS_MAX:]

@@ -1,0 +1,262 @@
+"""One run: a lease being carried out, and what its end means to the master."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tenure.common import limits
+from tenure.proto import worker_pb2
+from tenure.worker.executor_process import Exited
+from tenure.worker.leases import key_of
+from tenure.worker.pipe import Message
+
+Kind = worker_pb2.OutcomeKind
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a stopped run is told to be. ``kind`` None: nothing is sent, nobody waits for it."""
+
+    kind: worker_pb2.OutcomeKind | None
+    error_class: str = ""
+    message: str = ""
+
+
+class StopReason(enum.Enum):
+    """Why a run is to stop; the value is the word in logs, metrics and revocations."""
+
+    CANCELLED = "cancelled"
+    DRAIN = "drain"
+    TIMEOUT = "timeout"
+    NO_PROGRESS = "no_progress"
+    # The rest are revocations and their like: the lease is somebody else's.
+    LOST = "lost"
+    FINISHED_ELSEWHERE = "finished_elsewhere"
+    UNKNOWN = "unknown"
+    SUPERSEDED = "superseded"
+    CALL_ENDED = "call_ended"
+
+    @property
+    def rule(self) -> _Rule:
+        """What the end of a run stopped for this reason is reported as."""
+        return _RULES[self]
+
+    @classmethod
+    def of_revocation(cls, reason: str) -> StopReason:
+        """The reason in a Revocation; a word that a newer master may use counts as lost."""
+        known = (cls.CANCELLED, cls.LOST, cls.FINISHED_ELSEWHERE, cls.UNKNOWN)
+        return next((one for one in known if one.value == reason), cls.LOST)
+
+
+_RULES = {
+    StopReason.CANCELLED: _Rule(Kind.OUTCOME_RELEASE, "Cancelled", "stopped because it was cancelled"),
+    StopReason.DRAIN: _Rule(Kind.OUTCOME_RELEASE, "WorkerDrained", "handed back unfinished because the worker drains"),
+    StopReason.TIMEOUT: _Rule(Kind.OUTCOME_FAILURE, "TaskTimeout", "did not end within its timeout"),
+    StopReason.NO_PROGRESS: _Rule(
+        Kind.OUTCOME_FAILURE, "ProgressDeadlineExceeded", "reported no progress within its progress deadline"
+    ),
+    StopReason.LOST: _Rule(None),
+    StopReason.FINISHED_ELSEWHERE: _Rule(None),
+    StopReason.UNKNOWN: _Rule(None),
+    StopReason.SUPERSEDED: _Rule(None),
+    StopReason.CALL_ENDED: _Rule(None),
+}
+
+
+class Run:
+    """A lease that this worker carries out, from its acceptance to its end.
+
+    Attributes:
+        number: Names the run on the pipe.
+        request: As the master sent it.
+        key: The lease.
+        progress: The last report.
+        reported_at: When that was; before, when the run started. Monotonic seconds.
+        steps_start: The step it went on from.
+        stop_reason: The first reason it was told to stop for.
+        ended: Resolves to the outcome, None if there is nothing to tell.
+    """
+
+    def __init__(self, number: int, request: worker_pb2.EvaluateRequest) -> None:
+        now = time.monotonic()
+        self.number = number
+        self.request = request
+        self.key = key_of(request)
+        self.accepted_at = now
+        self.started_at: float | None = None
+        self.reported_at = now
+        self.progress = worker_pb2.Progress()
+        self.progress_sent = 0
+        self.steps_start = max((named.step for named in request.checkpoints[:1]), default=0)
+        self.stop_reason: StopReason | None = None
+        self.stop_at = math.inf
+        self.grace_seconds = 0.0
+        self.ended: asyncio.Future[worker_pb2.Outcome | None] = asyncio.get_running_loop().create_future()
+        self._wake: Callable[[], None] = lambda: None
+
+    @property
+    def holds_lease(self) -> bool:
+        """Whether the lease is still ours to renew: false once it was revoked."""
+        return self.stop_reason is None or self.stop_reason.rule.kind is not None
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """What every line about this run carries."""
+        return {"search": self.request.search, "task": self.key.task_id, "epoch": self.request.epoch}
+
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return 0.0 if self.started_at is None else time.monotonic() - self.started_at
+
+    def start(self, wake: Callable[[], None]) -> None:
+        """It is in an executor now; its limits count from here. ``wake`` is called when it is told to stop."""
+        self.started_at = self.reported_at = time.monotonic()
+        self._wake = wake
+
+    def stop(self, reason: StopReason, grace_seconds: float) -> None:
+        """Tell it to stop, and when its time for that is over.
+
+        A second reason replaces the first only if the lease has gone with it: then nobody waits for the end. The
+        shortest grace counts.
+        """
+        now = time.monotonic()
+        if self.stop_reason is None or (self.holds_lease and reason.rule.kind is None):
+            self.stop_reason = reason
+        if now + grace_seconds < self.stop_at:
+            self.stop_at = now + grace_seconds
+            self.grace_seconds = grace_seconds
+        self._wake()
+
+    def report(self, message: Message) -> None:
+        """Take a ``progress`` message."""
+        self.reported_at = time.monotonic()
+        self.progress = worker_pb2.Progress(
+            sequence=int(message["sequence"]),
+            step=int(message["step"]),
+            total_steps=int(message["total_steps"]),
+            metrics=finite_metrics(message["metrics"]),
+        )
+
+    def overdue(self) -> StopReason | None:
+        """The limit that has passed, if any."""
+        now = time.monotonic()
+        timeout_at, progress_at = self._limits()
+        if now >= timeout_at:
+            return StopReason.TIMEOUT
+        return StopReason.NO_PROGRESS if now >= progress_at else None
+
+    def look_up_at(self) -> float:
+        """When the next limit passes, or the grace is over once it was told to stop; infinity if never."""
+        return self.stop_at if self.stop_reason is not None else min(self._limits())
+
+    def grace_is_over(self) -> bool:
+        """Whether it was told to stop and its time for that has passed."""
+        return time.monotonic() >= self.stop_at
+
+    def renewal(self) -> worker_pb2.Renewal:
+        """Its lease, renewed, with its progress."""
+        return worker_pb2.Renewal(
+            task_id=self.key.task_id,
+            lease_token=self.key.token,
+            epoch=self.request.epoch,
+            progress=self.progress,
+        )
+
+    def _limits(self) -> tuple[float, float]:
+        if self.started_at is None:
+            return math.inf, math.inf
+        timeout, deadline = self.request.timeout_ms, self.request.progress_deadline_ms
+        return (
+            self.started_at + timeout / 1000 if timeout else math.inf,
+            self.reported_at + deadline / 1000 if deadline else math.inf,
+        )
+
+
+def outcome_of(run: Run, ending: Message | Exited, log_tail: str) -> worker_pb2.Outcome | None:
+    """What the master is told of a run's end; None: nothing, as the lease is gone.
+
+    A run that was told to stop and ended with a success all the same is a success: the work is done.
+    """
+    rule = run.stop_reason.rule if run.stop_reason is not None else None
+    if rule is not None and rule.kind is None:
+        return None
+    outcome = worker_pb2.Outcome(
+        task_id=run.key.task_id,
+        lease_token=run.key.token,
+        epoch=run.request.epoch,
+        retryable=True,
+        duration_seconds=run.seconds(),
+        steps_start=run.steps_start,
+        steps_end=max(run.progress.step, run.steps_start),
+    )
+    if not isinstance(ending, Exited) and ending["type"] == "done":
+        outcome.kind = Kind.OUTCOME_SUCCESS
+        outcome.metrics.update(finite_metrics(ending["metrics"]))
+        outcome.detail = ending["detail"]
+        outcome.architecture = ending["architecture"]
+        return outcome
+    outcome.log_tail = log_tail
+    if rule is not None and rule.kind is not None:
+        outcome.kind = rule.kind
+        outcome.error_class, outcome.error_message = rule.error_class, rule.message
+        if isinstance(ending, Exited):
+            outcome.error_message += f"; the executor {ending}"
+    elif isinstance(ending, Exited):
+        outcome.kind = Kind.OUTCOME_LOSS
+        outcome.error_class = "ExecutorDied"
+        outcome.error_message = f"the executor process {ending}"
+        outcome.exit_signal, outcome.exit_code = ending.signal, ending.code
+    else:
+        _describe_failure(outcome, ending)
+    return outcome
+
+
+def release_of(run: Run, message: str) -> worker_pb2.Outcome:
+    """The outcome of a lease that is handed back before an executor had it."""
+    return worker_pb2.Outcome(
+        task_id=run.key.task_id,
+        lease_token=run.key.token,
+        epoch=run.request.epoch,
+        kind=Kind.OUTCOME_RELEASE,
+        retryable=True,
+        error_class="NotStarted",
+        error_message=message,
+        steps_start=run.steps_start,
+        steps_end=run.steps_start,
+    )
+
+
+def _describe_failure(outcome: worker_pb2.Outcome, ending: Message) -> None:
+    if ending["type"] == "stopped":
+        # Free releases for an evaluator that stops as it pleases would go round for ever.
+        outcome.kind = Kind.OUTCOME_FAILURE
+        outcome.error_class = "Stopped"
+        outcome.error_message = "the evaluator raised Stopped though nobody had asked it to stop"
+        return
+    outcome.kind = Kind.OUTCOME_OUT_OF_MEMORY if ending["out_of_memory"] else Kind.OUTCOME_FAILURE
+    outcome.error_class = str(ending["error_class"])
+    outcome.error_message = _cut(str(ending["message"]), limits.ERROR_MESSAGE_BYTES_MAX)
+    outcome.retryable = bool(ending["retryable"])
+
+
+def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those that the wire may carry: finite numbers, not too many. The executor's word is not taken for it."""
+    finite = {
+        name: float(value)
+        for name, value in metrics.items()
+        if isinstance(value, int | float)
+        and math.isfinite(value)
+        and len(name.encode("utf-8", "replace")) <= limits.METRIC_NAME_BYTES_MAX
+    }
+    return dict(list(finite.items())[: limits.METRICS_ENTRIES_MAX])
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    """``text`` in at most so many bytes of UTF-8, and without what protobuf refuses."""
+    return text.encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")

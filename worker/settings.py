@@ -1,0 +1,224 @@
+"""What a worker can be told, where each setting comes from, and what is refused.
+
+A setting comes from the command line (passed to :func:`load_settings`), else from the environment
+(``TENURE_WORKER_SLOTS``, …; the master's address is ``TENURE_MASTER`` for every Tenure program), else from the
+default here. Nothing is clamped: a value that can't be right is refused at start, by name.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tenure.common import ids, limits, paths
+from tenure.common.addresses import Address, parse_address, parse_addresses
+from tenure.common.errors import InvalidInput, InvalidSetting
+
+HTTP_PORT = 9152
+_REFERENCE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+_DAY_SECONDS = 24 * 3600.0
+
+
+class WorkerSettings(BaseSettings):
+    """Settings of one worker process; immutable once made. Make them by :func:`load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TENURE_WORKER_", extra="forbid", frozen=True, validate_default=True, populate_by_name=True
+    )
+
+    master: str = Field(f"127.0.0.1:{limits.MASTER_PORT}", validation_alias=AliasChoices("master", "TENURE_MASTER"))
+    """Addresses of masters, ``H:P[,H:P…]``. Any of them serves; the next one is tried when one is lost."""
+
+    worker_id: str = ""
+    """Empty: the host's name and a suffix that stays with the work directory, so that two workers never collide."""
+
+    slots: int = Field(0, ge=0, le=limits.SLOTS_MAX)
+    """How many tasks run at once, each in an executor of its own. 0: one per visible GPU, one without GPUs."""
+
+    listen: str = f"127.0.0.1:{limits.WORKER_PORT}"
+    """Where WorkerService listens. Only the default is moved to the next free port when it is taken."""
+
+    advertise: str = ""
+    """The ``H:P`` that a pushing master is told to call. Empty: ``listen``, with the host's name for a wildcard."""
+
+    http: str = f"127.0.0.1:{HTTP_PORT}"
+    """Where /metrics, /healthz and /readyz are. Only the default is moved when it is taken."""
+
+    evaluator: str = "tenure.worker.torch_eval:evaluate"
+    """``module:function``, imported in the executors."""
+
+    python_path: str = ""
+    """Directories (``a:b``) in front of the executors' ``PYTHONPATH``; their working directory comes last anyway."""
+
+    work_dir: Path | None = None
+    """Spool, logs and scratch space. One worker per directory. None: ``<data home>/workers/<worker id>``."""
+
+    checkpoints: str = Field(default_factory=paths.checkpoints_url)
+    """An fsspec URL that every worker of a search can reach, or resumes find nothing."""
+
+    dispatch: Literal["pull", "push"] = "pull"
+    """``pull``: one session stream to a Tenure master. ``push``: MorphML's protocol, the master calls Evaluate."""
+
+    labels: str = ""
+    """``name=value[,name=value…]`` that tasks may require."""
+
+    drain_grace_seconds: float = Field(60.0, ge=0, le=_DAY_SECONDS)
+    """From the first SIGTERM: how long evaluations may take to save and stop, and verdicts to arrive. Hazard: whoever
+    sends the SIGTERM must wait longer than this before SIGKILL (Kubernetes waits 30 s by default)."""
+
+    stop_grace_seconds: float = Field(5.0, ge=0, le=_DAY_SECONDS)
+    """How long an evaluation may take to stop when it is cancelled, lost or over a limit, before it is killed."""
+
+    start_timeout_seconds: float = Field(300.0, gt=0, le=_DAY_SECONDS)
+    """How long an executor may take to import the evaluator."""
+
+    tasks_per_executor: int = Field(0, ge=0)
+    """Replace an executor after this many runs, against slow leaks. 0: never."""
+
+    max_parameters: int = Field(0, ge=0)
+    """The largest model the evaluator may build, in parameters. 0: no cap."""
+
+    compression: Literal["none", "gzip"] = "none"
+    """Of messages to the master."""
+
+    rpc_timeout_seconds: float = Field(10.0, gt=0, le=3600)
+    """Deadline of each unary call, and for a new session's welcome."""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    ready_file: Path | None = None
+    """Written once the worker serves: JSON with ``pid``, ``grpc``, ``http``, ``worker_id``."""
+
+    @property
+    def masters(self) -> list[Address]:
+        """``master``, parsed."""
+        return parse_addresses(self.master, "master")
+
+    @property
+    def listen_address(self) -> Address:
+        """``listen``, parsed."""
+        return parse_address(self.listen, "listen")
+
+    @property
+    def advertise_address(self) -> Address | None:
+        """``advertise``, parsed."""
+        return parse_address(self.advertise, "advertise") if self.advertise else None
+
+    @property
+    def http_address(self) -> Address:
+        """``http``, parsed."""
+        return parse_address(self.http, "http")
+
+    @property
+    def label_map(self) -> dict[str, str]:
+        """``labels``, parsed."""
+        return _parse_labels(self.labels)
+
+    def is_explicit(self, name: str) -> bool:
+        """Whether somebody chose this setting, by argument or environment."""
+        return name in self.model_fields_set
+
+    @field_validator("evaluator")
+    @classmethod
+    def _check_evaluator(cls, value: str) -> str:
+        if not _REFERENCE.match(value):
+            raise InvalidSetting(
+                "is not a reference to a function",
+                field="evaluator",
+                given=repr(value),
+                expected="give module:function, for example my_package.my_module:evaluate",
+            )
+        return value
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _check_checkpoints(cls, value: str) -> str:
+        if not value or len(value.encode()) > limits.URL_BYTES_MAX // 2:
+            raise InvalidSetting(
+                "is no usable URL",
+                field="checkpoints",
+                given=repr(value),
+                expected=f"give a path or an fsspec URL of at most {limits.URL_BYTES_MAX // 2} bytes",
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _check_texts(self) -> Self:
+        """What has a parser of its own is parsed once, for its error."""
+        _ = (self.masters, self.listen_address, self.advertise_address, self.http_address, self.label_map)
+        if self.worker_id:
+            try:
+                ids.check_id(self.worker_id, "worker_id")
+            except InvalidInput as error:
+                raise InvalidSetting(
+                    error.message, field="worker_id", given=error.given, expected=error.expected
+                ) from error
+        return self
+
+
+def load_settings(**given: Any) -> WorkerSettings:
+    """The settings from ``given``, the environment and the defaults, in this order.
+
+    Args:
+        given: Fields of :class:`WorkerSettings`; None counts as not given.
+
+    Raises:
+        InvalidSetting: Names the field, its value, and what would be right.
+    """
+    try:
+        return WorkerSettings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        raise InvalidSetting(
+            "unknown setting" if first["type"] == "extra_forbidden" else _uncapitalise(first["msg"]),
+            field=name,
+            given=repr(first["input"]),
+            expected=_EXPECTED.get(name, ""),
+        ) from None
+
+
+_EXPECTED = {
+    "slots": f"an integer from 0 (one per GPU) to {limits.SLOTS_MAX}",
+    "dispatch": "pull for a Tenure master, push for a MorphML master",
+    "compression": "none or gzip",
+    "drain_grace_seconds": "seconds, at least 0",
+    "stop_grace_seconds": "seconds, at least 0",
+    "tasks_per_executor": "an integer of at least 0 (never replace)",
+    "max_parameters": "an integer of at least 0 (no cap)",
+    "rpc_timeout_seconds": "seconds, above 0, at most 3600",
+    "log_format": "auto, json or console",
+    "log_level": "debug, info, warning or error",
+}
+
+
+def _parse_labels(text: str) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not name or not value:
+            raise InvalidSetting(
+                "is not a list of labels",
+                field="labels",
+                given=repr(part),
+                expected="give name=value[,name=value…], for example gpu=a100,zone=east",
+            )
+        if len(name.encode()) + len(value.encode()) > limits.LABEL_BYTES_MAX:
+            raise InvalidSetting(
+                "is too long", field="labels", given=part, expected=f"at most {limits.LABEL_BYTES_MAX} bytes a label"
+            )
+        labels[name] = value
+    if len(labels) > limits.LABELS_MAX:
+        raise InvalidSetting(
+            f"has {len(labels)} labels", field="labels", expected=f"at most {limits.LABELS_MAX} are allowed"
+        )
+    return labels
+
+
+def _uncapitalise(text: str) -> str:
+    return text[:1].lower() + text[1:]
