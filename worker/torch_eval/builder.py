@@ -107,9 +107,7 @@ class GraphModule(nn.Module):
         values: dict[int, Tensor] = {}
         for step in self._steps:
             value = self.layers[step.name](_gather(step, values, input))
-            values[step.index] = (
-                value if step.activation is None else layers.ACTIVATIONS[step.activation](value)
-            )
+            values[step.index] = value if step.activation is None else layers.ACTIVATIONS[step.activation](value)
             for index in step.finished:
                 del values[index]
         logits = values[self._steps[-1].index].flatten(1)

@@ -248,7 +248,5 @@ def _check_input(input_shape: Sequence[SupportsIndex]) -> Shape:
 def _check_size(name: str, value: SupportsIndex) -> int:
     size = operator.index(value)
     if not 0 < size <= limits.TENSOR_ELEMENTS_MAX:
-        raise InvalidArchitecture(
-            "must be at least 1", field=name, given=str(size), expected="for example 10"
-        )
+        raise InvalidArchitecture("must be at least 1", field=name, given=str(size), expected="for example 10")
     return size

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from tenure.common import limits
 from tenure.common.errors import InvalidArchitecture
+from tenure.common.operations import ACTIVATIONS, NO_ACTIVATION, OPERATIONS
 from tenure.worker.torch_eval import build_module, count_parameters
 from tenure.worker.torch_eval.layers import pool_to
 
@@ -468,3 +471,17 @@ class TestLimits:
         edge = {"id": 0, "source_id": "a", "target_id": "b"}
         module = build({"nodes": nodes, "edges": [edge] * limits.ARCHITECTURE_EDGES_MAX}, (1,), 10).train()
         assert step(module, torch.rand(2, 1)) > 0
+
+
+class TestDocumentation:
+    PAGE = (Path(__file__).parents[3] / "docs" / "architectures.md").read_text()
+
+    def test_the_example_is_as_described(self) -> None:
+        found = re.search(r"```json\n(.*?)```", self.PAGE, re.DOTALL)
+        assert found is not None
+        module = build_module(found[1], (1, 8, 8), 10)
+        assert module.get_parameter("layers.classes.weight").shape == (10, 768)
+        assert step(module.train(), torch.randn(4, 1, 8, 8)) > 0
+
+    def test_every_operation_and_activation_is_there(self) -> None:
+        assert [name for name in (*OPERATIONS, *ACTIVATIONS, *NO_ACTIVATION) if f"`{name}`" not in self.PAGE] == []
