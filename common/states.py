@@ -59,6 +59,19 @@ class Transition:
     fenced: bool
     meaning: str
 
+    @property
+    def edges(self) -> frozenset[tuple[TaskState | None, TaskState | None]]:
+        """The pairs (before, after) that can happen; None is "doesn't exist".
+
+        A state that is both source and target stays as it is (``cancel`` of a LEASED task is a request).
+        """
+        before: frozenset[TaskState | None] = self.sources or frozenset({None})
+        after: frozenset[TaskState | None] = self.targets - self.sources or frozenset({None})
+        staying = self.sources & self.targets
+        return frozenset((source, target) for source in before - staying for target in after) | frozenset(
+            (source, source) for source in staying
+        )
+
 
 def _row(name: str, sources: str, targets: str, actor: str, fenced: bool, meaning: str) -> Transition:
     def states(text: str) -> frozenset[TaskState]:
