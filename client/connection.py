@@ -221,7 +221,9 @@ class Connection:
 
         def tell(state: tenacity.RetryCallState) -> None:
             if state.attempt_number == 1:
-                log.warning("%s; trying on%s", _failure(state), deadline.phrase())
+                failure = _failure(state)
+                message = failure.message if isinstance(failure, TenureError) else failure
+                log.warning("%s: %s; trying on%s", ",".join(self.addresses), message, deadline.phrase())
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, TenureError) and error.retry_helps),

@@ -61,6 +61,8 @@ def task_spec(
     Raises:
         InvalidInput: An argument of the wrong type, or a config field that doesn't exist.
     """
+    if not isinstance(key, str):
+        raise InvalidInput("must be text", field="key", given=key, expected="leave it out for the content's own key")
     return TaskSpec(
         architecture=_architecture_text(architecture),
         config=_config(config),

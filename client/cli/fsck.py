@@ -1,0 +1,83 @@
+"""``tenure fsck``: through a master, or on a store that no master serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tenure.client.cli.exits import ExitCode
+from tenure.client.cli.options import TIMEOUT_SECONDS, MasterOption, OutputOption, TimeoutOption, connect
+from tenure.client.cli.output import OutputFormat, print_json, print_pairs
+from tenure.client.records import FsckReport
+
+
+def fsck(
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="URL|embedded",
+            help="Check this store itself, without a master.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="Of the embedded store.", show_default=False),
+    ] = None,
+    key_prefix: Annotated[str, typer.Option("--key-prefix", help="With --store: first part of every key.")] = "tenure",
+    shards: Annotated[int, typer.Option("--shards", min=1, help="With --store: its number of shards.")] = 1,
+    master: MasterOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+) -> None:
+    """Prove that the store's indexes and tasks agree. Changes nothing.
+
+    Exit code 1 if they don't; each violation is one sentence.
+
+    \b
+    Examples:
+      tenure fsck
+      tenure fsck --store redis://store-1:6379/0
+      tenure fsck --store embedded --data-dir /var/lib/tenure/master
+    """
+    if store is None:
+        with connect(master, timeout) as client:
+            report = client.fsck()
+    else:
+        report = _check_store(store, data_dir, key_prefix, shards)
+    if output is OutputFormat.JSON:
+        print_json(report)
+    else:
+        print_pairs(
+            [
+                ("tasks checked", str(report.tasks_checked)),
+                ("violations", str(len(report.violations))),
+                *(("violation", violation) for violation in report.violations),
+            ]
+        )
+    if report.violations:
+        raise typer.Exit(ExitCode.NO)
+
+
+def _check_store(url: str, data_dir: Path | None, key_prefix: str, shards: int) -> FsckReport:
+    import asyncio
+
+    from tenure.common import paths
+    from tenure.common.logs import configure_logs
+    from tenure.master.store import StoreOptions, open_store
+
+    configure_logs("cli", "console", "error")
+    options = StoreOptions(url=url, data_dir=data_dir or paths.master_data_dir(), prefix=key_prefix, shards=shards)
+
+    async def check() -> FsckReport:
+        opened = await open_store(options)
+        try:
+            checked, violations = await opened.fsck.run()
+        finally:
+            await opened.close()
+        return FsckReport(checked, tuple(violations))
+
+    return asyncio.run(check())

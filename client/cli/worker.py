@@ -1,0 +1,134 @@
+"""``tenure worker``: its options are the fields of WorkerSettings; only what is given is passed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def worker(
+    master: Annotated[
+        str | None,
+        typer.Option(
+            "--master",
+            envvar="TENURE_MASTER",
+            metavar="H:P[,H:P…]",
+            help="Masters of one store. Default: 127.0.0.1:50051.",
+            show_default=False,
+        ),
+    ] = None,
+    worker_id: Annotated[
+        str | None,
+        typer.Option("--worker-id", metavar="ID", help="Default: made of the host's name, kept in the work directory."),
+    ] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option("--slots", metavar="N", help="Tasks at once. Default: one for each GPU, one without GPUs."),
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="H:P", help="Where WorkerService listens. Default: 127.0.0.1:50052."),
+    ] = None,
+    advertise: Annotated[
+        str | None,
+        typer.Option("--advertise", metavar="H:P", help="What a pushing master is told to call. Default: --listen."),
+    ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option("--http", metavar="H:P", help="/metrics, /healthz, /readyz. Default: 127.0.0.1:9152."),
+    ] = None,
+    evaluator: Annotated[
+        str | None,
+        typer.Option(
+            "--evaluator",
+            metavar="MODULE:FUNCTION",
+            help="What evaluates a task. Default: tenure.worker.torch_eval:evaluate.",
+        ),
+    ] = None,
+    python_path: Annotated[
+        str | None,
+        typer.Option("--python-path", metavar="DIR[:DIR…]", help="Where the evaluator's modules are."),
+    ] = None,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option("--work-dir", metavar="DIR", help="Spool and scratch. Default: ~/.local/share/tenure/workers/ID."),
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoints",
+            metavar="URL",
+            help="Where checkpoints go, for all workers of a search. Default: ~/.local/share/tenure/checkpoints.",
+        ),
+    ] = None,
+    dispatch: Annotated[
+        str | None,
+        typer.Option(
+            "--dispatch",
+            metavar="pull|push",
+            help="pull (the default) for Tenure, push for MorphML masters.",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", metavar="NAME=VALUE[,…]", help="What tasks may require."),
+    ] = None,
+    drain_grace_seconds: Annotated[
+        float | None,
+        typer.Option("--drain-grace-seconds", metavar="S", help="From SIGTERM until it gives up. Default: 60."),
+    ] = None,
+    stop_grace_seconds: Annotated[
+        float | None,
+        typer.Option("--stop-grace-seconds", metavar="S", help="For an evaluation that is told to stop. Default: 5."),
+    ] = None,
+    start_timeout_seconds: Annotated[
+        float | None,
+        typer.Option("--start-timeout-seconds", metavar="S", help="To import the evaluator in. Default: 300."),
+    ] = None,
+    tasks_per_executor: Annotated[
+        int | None,
+        typer.Option("--tasks-per-executor", metavar="N", help="Then it is replaced. Default: never."),
+    ] = None,
+    max_parameters: Annotated[
+        int | None,
+        typer.Option("--max-parameters", metavar="N", help="Largest model. Default: no cap."),
+    ] = None,
+    compression: Annotated[
+        str | None, typer.Option("--compression", metavar="none|gzip", help="Of what is sent. Default: none.")
+    ] = None,
+    rpc_timeout_seconds: Annotated[
+        float | None,
+        typer.Option("--rpc-timeout-seconds", metavar="S", help="Of a call to the master. Default: 10."),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option("--log-format", metavar="auto|json|console", help="Default: console on a terminal, else JSON."),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option("--log-level", metavar="debug|info|warning|error", help="Default: info."),
+    ] = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option("--ready-file", metavar="FILE", help="Written once it serves: JSON with its addresses and pid."),
+    ] = None,
+) -> None:
+    """Run a worker until SIGTERM or Ctrl-C.
+
+    The first SIGTERM drains it: evaluations save a checkpoint, their tasks go back without burning an attempt. A
+    second one kills. Every option can also be given as TENURE_WORKER_SLOTS, TENURE_WORKER_WORK_DIR, … in the
+    environment.
+
+    \b
+    Examples:
+      tenure worker --master 10.0.0.5:50051
+      tenure worker --slots 2 --checkpoints s3://bucket/checkpoints --labels gpu=a100,zone=east
+      tenure worker --evaluator my_package.evaluation:evaluate --python-path src
+    """
+    given = dict(locals())
+    from tenure.worker.main import run
+    from tenure.worker.settings import load_settings
+
+    raise typer.Exit(run(load_settings(**given)))

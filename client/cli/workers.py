@@ -1,0 +1,140 @@
+"""``tenure workers``: list, drain, cordon, uncordon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tenure.client.cli.options import (
+    TIMEOUT_SECONDS,
+    MasterOption,
+    OutputOption,
+    TimeoutOption,
+    WorkerArgument,
+    connect,
+)
+from tenure.client.cli.output import OutputFormat, print_json, print_json_array, print_table, span
+
+if TYPE_CHECKING:
+    from tenure.client import WorkerRecord
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    include_gone: Annotated[bool, typer.Option("--all", help="With workers that are gone.")] = False,
+    master: MasterOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+) -> None:
+    """List the workers, what they have and how busy they are.
+
+    \b
+    Examples:
+      tenure workers list
+      tenure workers list --all --output json | jq -r '.[] | select(.status == "silent") | .worker_id'
+    """
+    with connect(master, timeout) as client:
+        _print(client.workers(include_gone=include_gone), output)
+
+
+@app.command()
+def drain(
+    worker_id: WorkerArgument,
+    master: MasterOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+) -> None:
+    """Have a worker hand back what it holds, with checkpoints, and give it nothing more.
+
+    Burns no attempts. The worker stays up and idle: uncordon gives it tasks again. To end its process, send it SIGTERM.
+
+    \b
+    Examples:
+      tenure workers drain gpu-box-7
+    """
+    with connect(master, timeout) as client:
+        _print_one(client.drain_worker(worker_id), output)
+
+
+@app.command()
+def cordon(
+    worker_id: WorkerArgument,
+    master: MasterOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+) -> None:
+    """Give a worker nothing more; it finishes what it holds.
+
+    \b
+    Examples:
+      tenure workers cordon gpu-box-7
+    """
+    with connect(master, timeout) as client:
+        _print_one(client.cordon_worker(worker_id), output)
+
+
+@app.command()
+def uncordon(
+    worker_id: WorkerArgument,
+    master: MasterOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+) -> None:
+    """Give a cordoned or drained worker tasks again.
+
+    \b
+    Examples:
+      tenure workers uncordon gpu-box-7
+    """
+    with connect(master, timeout) as client:
+        _print_one(client.uncordon_worker(worker_id), output)
+
+
+_COLUMNS = (
+    "WORKER",
+    "STATUS",
+    "MODE",
+    ">SLOTS",
+    ">GPUS",
+    ">CPU",
+    ">MEMORY",
+    ">GPU",
+    ">DONE",
+    ">FAILED",
+    "LAST SEEN",
+    "VIA",
+)
+
+
+def _print(workers: list[WorkerRecord], output: OutputFormat) -> None:
+    if output is OutputFormat.JSON:
+        print_json_array(workers)
+    else:
+        print_table(_COLUMNS, (_row(worker) for worker in workers), empty="no workers")
+
+
+def _print_one(worker: WorkerRecord, output: OutputFormat) -> None:
+    if output is OutputFormat.JSON:
+        print_json(worker)
+    else:
+        _print([worker], output)
+
+
+def _row(worker: WorkerRecord) -> tuple[str, ...]:
+    return (
+        worker.worker_id,
+        worker.status,
+        worker.mode,
+        f"{worker.slots_busy}/{worker.slots}",
+        str(worker.num_gpus),
+        f"{worker.cpu_percent:.0f} %",
+        f"{worker.memory_percent:.0f} %",
+        f"{worker.gpu_percent:.0f} %" if worker.num_gpus else "",
+        str(worker.tasks_completed),
+        str(worker.tasks_failed),
+        f"{span(worker.last_seen_ms_ago)} ago",
+        worker.dispatch,
+    )
