@@ -513,7 +513,7 @@ class Goodbye(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class SessionDown(_message.Message):
-    __slots__ = ("welcome", "tasks", "outcome_verdicts", "checkpoint_verdict", "revocations", "drain", "renewals_done")
+    __slots__ = ("welcome", "tasks", "outcome_verdicts", "checkpoint_verdict", "revocations", "drain", "renewals_done", "discard")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_VERDICTS_FIELD_NUMBER: _ClassVar[int]
@@ -521,6 +521,7 @@ class SessionDown(_message.Message):
     REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     RENEWALS_DONE_FIELD_NUMBER: _ClassVar[int]
+    DISCARD_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     tasks: Tasks
     outcome_verdicts: OutcomeVerdicts
@@ -528,7 +529,8 @@ class SessionDown(_message.Message):
     revocations: Revocations
     drain: Drain
     renewals_done: RenewalsDone
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., tasks: _Optional[_Union[Tasks, _Mapping]] = ..., outcome_verdicts: _Optional[_Union[OutcomeVerdicts, _Mapping]] = ..., checkpoint_verdict: _Optional[_Union[CheckpointVerdict, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., renewals_done: _Optional[_Union[RenewalsDone, _Mapping]] = ...) -> None: ...
+    discard: Discard
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., tasks: _Optional[_Union[Tasks, _Mapping]] = ..., outcome_verdicts: _Optional[_Union[OutcomeVerdicts, _Mapping]] = ..., checkpoint_verdict: _Optional[_Union[CheckpointVerdict, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., renewals_done: _Optional[_Union[RenewalsDone, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("master_id", "lease_ttl_ms", "heartbeat_interval_ms", "grace_ms", "version")
@@ -581,6 +583,12 @@ class RenewalsDone(_message.Message):
     RENEWED_FIELD_NUMBER: _ClassVar[int]
     renewed: int
     def __init__(self, renewed: _Optional[int] = ...) -> None: ...
+
+class Discard(_message.Message):
+    __slots__ = ("urls",)
+    URLS_FIELD_NUMBER: _ClassVar[int]
+    urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, urls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Drain(_message.Message):
     __slots__ = ("cordon", "reason", "active")

@@ -228,7 +228,7 @@ class EmbeddedServer:
         while time.monotonic() < deadline:
             if self._process.returncode is not None:
                 raise _start_failure(self._data.path, log_path, log_start, self._process.returncode)
-            if os.path.exists(socket) and await asyncio.to_thread(_answers, socket):
+            if await asyncio.to_thread(_answers, socket):
                 await asyncio.to_thread(self._write_pid)
                 return
             await asyncio.sleep(0.01)

@@ -100,10 +100,25 @@ class EventLog:
             for name, rows in _rows(reply):
                 shard = names.index(text(name))
                 for stream_id, fields in rows:
-                    flat = [part for pair in fields.items() for part in pair]
-                    events.append(task_event(stream_id, flat))
+                    events.append(_event(stream_id, fields))
                     ids[shard] = text(stream_id)
             yield ",".join(ids), events
+
+    async def between(self, cursor: str, until: str) -> AsyncIterator[tuple[str, list[TaskEvent]]]:
+        """Batches of events after ``cursor`` up to and with ``until``, with the cursor behind them."""
+        ids, ends = cursor.split(","), until.split(",")
+        for shard in range(self._keys.shards):
+            while _order(ids[shard]) < _order(ends[shard]):
+                try:
+                    rows = await self._client.xrange(
+                        self._keys.events(shard), min=f"({ids[shard]}", max=ends[shard], count=READ_COUNT
+                    )
+                except (TimeoutError, RedisError, OSError) as error:
+                    raise translate(error) from error
+                if not rows:
+                    break
+                ids[shard] = text(rows[-1][0])
+                yield ",".join(ids), [_event(stream_id, fields) for stream_id, fields in rows]
 
     async def follow_workers(self, handle: Callable[[dict[str, str]], None]) -> None:
         """Call ``handle`` with each registration and mode change from now on, until cancelled."""
@@ -119,6 +134,10 @@ class EventLog:
                 for stream_id, fields in rows:
                     last = text(stream_id)
                     handle(pairs([part for pair in fields.items() for part in pair]))
+
+
+def _event(stream_id: Any, fields: Any) -> TaskEvent:
+    return task_event(stream_id, [part for pair in fields.items() for part in pair])
 
 
 def _rows(reply: Any) -> list[tuple[bytes, list[Any]]]:

@@ -58,6 +58,7 @@ class Submitted:
     """What became of a submitted task: created, or known by its key."""
 
     task_id: str
+    key: str
     created: bool
     state: TaskState
 

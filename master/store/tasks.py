@@ -79,7 +79,10 @@ class TaskStore:
                 field="requirements",
                 expected="let tasks share requirements, or forget searches that are done",
             )
-        return [Submitted(text(task_id), verdict == b"OK", TaskState(text(state))) for verdict, task_id, state in reply]
+        return [
+            Submitted(text(task_id), task.key, verdict == b"OK", TaskState(text(state)))
+            for task, (verdict, task_id, state) in zip(tasks, reply, strict=True)
+        ]
 
     async def claim(self, request: ClaimRequest) -> list[Grant]:
         """Ready tasks for one worker, at most as many as it brings tokens, from all shards in turn."""
@@ -95,6 +98,19 @@ class TaskStore:
             reply = await self._pipeline.item("claim", key, part, self._encode_claims)
             granted += codec.grants(reply)
         return granted
+
+    async def give_back(self, tokens: Sequence[str]) -> int:
+        """Release the leases of claims whose answer was lost; they never reached their workers and burn nothing."""
+        released = 0
+        for key in self._keys.clocks:
+            offset = "0"
+            while offset:
+                cursor, found = await self._pipeline.call("granted", key, offset, *tokens)
+                offset = text(cursor)
+                for task_id, token, worker in found:
+                    await self.release(Release(text(task_id), text(token), text(worker)))
+                    released += 1
+        return released
 
     def _encode_claims(self, requests: list[ClaimRequest]) -> Any:
         return codec.claim_arguments(self._ttl_ms, requests)

@@ -1,0 +1,1 @@
+"""Decisions, pure: no I/O, no clocks of their own. Everything here is tested in milliseconds."""

@@ -1,0 +1,113 @@
+"""The follower: reads the store's event stream once for the whole master and hands it to whoever listens.
+
+That is how a master hears what clients and workers did at the other masters, without polling, and what feeds watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import structlog
+
+from tenure.common.errors import CursorExpired, TenureError
+from tenure.master.store import Store
+from tenure.master.store.records import TaskEvent
+
+log = structlog.get_logger()
+
+# Batches that a slow listener may be behind before it is cut off (a watch resumes by its cursor).
+BEHIND_MAX = 1_000
+
+Batch = tuple[str, list[TaskEvent]]
+
+
+class Subscription:
+    """One listener's batches, in order: (cursor behind them, events). ``None`` ends it: it fell behind or events were
+    lost, and it must resume by its cursor."""
+
+    def __init__(self, start: str) -> None:
+        self.start = start
+        self.queue: asyncio.Queue[Batch | None] = asyncio.Queue()
+
+    def offer(self, batch: Batch) -> bool:
+        """False when the listener is too far behind."""
+        if self.queue.qsize() >= BEHIND_MAX:
+            return False
+        self.queue.put_nowait(batch)
+        return True
+
+
+class Follower:
+    """See the module. ``run`` until cancelled.
+
+    Args:
+        store: Whose events.
+        handle: Called with each event, in order; must not block.
+        missed: Called when events may have been missed (a start, a store that was away).
+    """
+
+    def __init__(self, store: Store, handle: Callable[[TaskEvent], None], missed: Callable[[], None]) -> None:
+        self._store = store
+        self._handle = handle
+        self._missed = missed
+        self._cursor = ""
+        self._subscriptions: set[Subscription] = set()
+        self._started = asyncio.Event()
+
+    async def subscribe(self) -> Subscription:
+        """Everything after ``subscription.start``."""
+        await self._started.wait()
+        subscription = Subscription(self._cursor)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop listening."""
+        self._subscriptions.discard(subscription)
+
+    async def run(self) -> None:
+        """Follow for ever; after an interruption from where it was."""
+        while True:
+            try:
+                if not self._cursor:
+                    self._cursor = await self._store.events.now()
+                self._started.set()
+                self._missed()
+                async for batch in self._store.events.follow(self._cursor):
+                    self._take(batch)
+            except CursorExpired:
+                self._start_over()
+            except TenureError as error:
+                log.debug("follower.interrupted", error=str(error))
+                await asyncio.sleep(random.uniform(0.05, 0.5))
+                await self._check_cursor()
+
+    def _take(self, batch: Batch) -> None:
+        self._cursor, events = batch
+        if not events:
+            return
+        for event in events:
+            self._handle(event)
+        for subscription in [each for each in self._subscriptions if not each.offer(batch)]:
+            self._end(subscription)
+
+    async def _check_cursor(self) -> None:
+        """A store that came back with less than it had (a rollback) would never reach our cursor again."""
+        try:
+            await self._store.events.check(self._cursor)
+        except CursorExpired:
+            self._start_over()
+        except TenureError:
+            return  # still away; the next round tries again
+
+    def _start_over(self) -> None:
+        log.warning("follower.started_over", why="events after the cursor are trimmed or lost")
+        self._cursor = ""
+        for subscription in list(self._subscriptions):
+            self._end(subscription)
+
+    def _end(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+        subscription.queue.put_nowait(None)

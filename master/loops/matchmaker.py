@@ -1,0 +1,218 @@
+"""The matchmaker: brings ready tasks and free slots together, without polling the store.
+
+Consumers (sessions, long polls, pushes) wait here with their free slots. Whatever makes a task ready, on any master,
+is an event in the store's stream; it raises a hint of how many tasks may be ready, and the matchmaker claims for as
+many slots as the hint says, in batches, until a claim comes back with less than was asked for (chained wake-ups: a
+single new task doesn't make ten thousand waiting workers ask).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from tenure.common.errors import TenureError
+from tenure.common.ids import new_lease_token
+from tenure.common.limits import BATCH_TASKS_MAX
+from tenure.common.spec import Requirements
+from tenure.master.core.matching import Capabilities, servable_classes
+from tenure.master.metrics import MasterMetrics
+from tenure.master.store import Store
+from tenure.master.store.records import ClaimRequest, Grant, TaskEvent
+
+log = structlog.get_logger()
+
+UNKNOWN_HINT = 1_000_000
+# Should an event be lost on the way, waiting slots ask by themselves after this long.
+SAFETY_SECONDS = 5.0
+# A claim for everything a worker could take at once would leave nothing for the next one.
+TOKENS_PER_CONSUMER_MAX = 32
+
+Deliver = Callable[[list[Grant]], None]
+
+
+@dataclass(eq=False)
+class Consumer:
+    """Somebody with free slots.
+
+    Attributes:
+        worker_id: Whom the leases are for.
+        capabilities: What its slots have.
+        deliver: Takes grants; must not block. A consumer that is closed by then gives them back itself.
+        legacy: Whether it can't name lease tokens.
+        slots: Free slots now; 0 = doesn't wait.
+    """
+
+    worker_id: str
+    capabilities: Capabilities
+    deliver: Deliver
+    legacy: bool = False
+    slots: int = 0
+    waiting: bool = False
+
+
+@dataclass
+class _Group:
+    """Consumers that can serve the same classes, in the order they came."""
+
+    classes: tuple[str, ...]
+    consumers: deque[Consumer] = field(default_factory=deque)
+    hint: int = UNKNOWN_HINT
+
+
+class Matchmaker:
+    """See the module. ``run`` until cancelled."""
+
+    def __init__(self, store: Store, metrics: MasterMetrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._classes: dict[str, Requirements] = {}
+        self._groups: dict[tuple[str, ...], _Group] = {}
+        self._wake = asyncio.Event()
+        # Tokens of claims whose answer was lost: whatever they were granted goes back before anything else.
+        self._unanswered: list[str] = []
+
+    def want(self, consumer: Consumer, slots: int) -> None:
+        """The consumer has this many free slots now; replaces what was said before."""
+        consumer.slots = slots
+        if slots > 0 and not consumer.waiting:
+            consumer.waiting = True
+            self._group_of(consumer).consumers.append(consumer)
+        if slots > 0:
+            group = self._group_of(consumer)
+            group.hint = max(group.hint, slots)
+            self._wake.set()
+
+    def leave(self, consumer: Consumer) -> None:
+        """The consumer is gone; it is skipped from now on."""
+        consumer.slots = 0
+
+    def note_event(self, event: TaskEvent) -> None:
+        """Something happened in the store that may have made a task ready, or a capped search servable."""
+        if event.state == "QUEUED" or event.transition in ("complete", "fail", "release", "expire"):
+            self._raise_hints(1)
+        elif event.transition == "search":
+            self._raise_hints(UNKNOWN_HINT)
+
+    def wake_all(self) -> None:
+        """Events may have been missed: everybody asks once."""
+        self._raise_hints(UNKNOWN_HINT)
+
+    def note_classes(self, classes: dict[str, Requirements]) -> None:
+        """The requirement classes in use. New ones regroup the consumers."""
+        if classes == self._classes:
+            return
+        self._classes = classes
+        consumers = [consumer for group in self._groups.values() for consumer in group.consumers]
+        self._groups.clear()
+        for consumer in consumers:
+            self._group_of(consumer).consumers.append(consumer)
+        self._raise_hints(UNKNOWN_HINT)
+
+    async def run(self) -> None:
+        """Claim whenever there may be something for somebody."""
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), SAFETY_SECONDS)
+            except TimeoutError:
+                self._raise_hints(1)
+            self._wake.clear()
+            # One more turn of the loop: what arrives together is claimed together.
+            await asyncio.sleep(0)
+            try:
+                await self._give_back_unanswered()
+                for group in list(self._groups.values()):
+                    await self._serve(group)
+            except TenureError as error:
+                log.debug("matchmaker.interrupted", error=str(error))
+                await asyncio.sleep(0.1)
+                self.wake_all()
+
+    async def _give_back_unanswered(self) -> None:
+        while self._unanswered:
+            tokens = self._unanswered[:BATCH_TASKS_MAX]
+            released = await self._store.tasks.give_back(tokens)
+            del self._unanswered[: len(tokens)]
+            if released:
+                log.info("matchmaker.gave_back", tasks=released, why="the answer to their claim was lost")
+
+    def _group_of(self, consumer: Consumer) -> _Group:
+        classes = servable_classes(self._classes, consumer.capabilities)
+        group = self._groups.get(classes)
+        if group is None:
+            group = self._groups[classes] = _Group(classes)
+        return group
+
+    def _raise_hints(self, by: int) -> None:
+        for group in self._groups.values():
+            if group.consumers:
+                group.hint = min(group.hint + by, UNKNOWN_HINT)
+                self._wake.set()
+
+    async def _serve(self, group: _Group) -> None:
+        while group.hint > 0 and group.classes:
+            batch = self._next_batch(group)
+            if not batch:
+                return
+            hint_before = group.hint
+            asked = sum(count for _, count in batch)
+            granted = await self._claim(group, batch)
+            raised = group.hint - hint_before
+            if granted < asked:
+                # Nothing is left for these classes but what was announced meanwhile.
+                group.hint = max(raised, 0)
+            else:
+                group.hint = max(group.hint - granted, 1)
+
+    def _next_batch(self, group: _Group) -> list[tuple[Consumer, int]]:
+        """Consumers from the front, with how much each asks for, up to the hint and one script's batch."""
+        room = min(group.hint, BATCH_TASKS_MAX)
+        batch: list[tuple[Consumer, int]] = []
+        while room > 0 and group.consumers:
+            consumer = group.consumers.popleft()
+            if consumer.slots <= 0:
+                consumer.waiting = False
+                continue
+            count = min(consumer.slots, room, TOKENS_PER_CONSUMER_MAX)
+            batch.append((consumer, count))
+            room -= count
+        return batch
+
+    async def _claim(self, group: _Group, batch: Sequence[tuple[Consumer, int]]) -> int:
+        started = time.perf_counter()
+        requests = [
+            ClaimRequest(
+                consumer.worker_id,
+                [new_lease_token() for _ in range(count)],
+                list(group.classes),
+                consumer.legacy,
+            )
+            for consumer, count in batch
+        ]
+        replies = await asyncio.gather(
+            *(self._store.tasks.claim(request) for request in requests), return_exceptions=True
+        )
+        self._metrics.claim_seconds.observe(time.perf_counter() - started)
+        granted = 0
+        failure: BaseException | None = None
+        for (consumer, _), request, reply in zip(batch, requests, replies, strict=True):
+            if isinstance(reply, BaseException):
+                failure = reply
+                self._unanswered += request.tokens
+            elif reply:
+                granted += len(reply)
+                # What `want` said meanwhile counts the tasks that are on their way now, so never below zero.
+                consumer.slots = max(0, consumer.slots - len(reply))
+                consumer.deliver(reply)
+            if consumer.slots > 0:
+                self._group_of(consumer).consumers.append(consumer)
+            else:
+                consumer.waiting = False
+        if failure is not None:
+            raise failure
+        return granted

@@ -1,0 +1,121 @@
+"""Runs one master until it is told to stop. What the command line's ``tenure master`` calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+
+from tenure import __version__
+from tenure.common.addresses import Address
+from tenure.common.endpoint import HttpEndpoint
+from tenure.common.errors import AddressInUse, TenureError
+from tenure.common.logs import configure_logs
+from tenure.master.master import Master
+from tenure.master.metrics import MasterMetrics
+from tenure.master.settings import MasterSettings
+from tenure.master.store import StoreOptions, open_store
+
+log = structlog.get_logger()
+
+EXIT_OK, EXIT_CRASHED, EXIT_REFUSED = 0, 1, 2
+HTTP_PORTS_TRIED = 100
+
+
+def run(settings: MasterSettings) -> int:
+    """Run a master until SIGTERM or SIGINT.
+
+    Returns:
+        0 stopped, 1 crashed, 2 could not start (the reason is on stderr).
+    """
+    configure_logs("master", settings.log_format, settings.log_level)
+    try:
+        return asyncio.run(_run(settings))
+    except TenureError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for the person who typed the command
+        return EXIT_REFUSED
+
+
+async def _run(settings: MasterSettings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    metrics = MasterMetrics()
+    store = await open_store(
+        StoreOptions(
+            url=settings.store,
+            data_dir=settings.data_dir,
+            durability=settings.durability,
+            lease_ttl_ms=settings.lease_ttl_ms,
+            prefix=settings.key_prefix,
+            shards=settings.shards,
+            memory_bytes_max=settings.store_memory_max_bytes,
+        ),
+        metrics.observe_script,
+    )
+    master = Master(settings, store, metrics)
+    endpoint = None
+    try:
+        address = await master.start()
+        endpoint = _open_endpoint(settings, master, loop)
+        _announce(settings.ready_file, master, address, endpoint.address)
+        stopped = asyncio.create_task(stop.wait())
+        died = asyncio.create_task(master.died.wait())
+        await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
+        log.info("master.stopping", crashed=died.done())
+        return EXIT_CRASHED if died.done() else EXIT_OK
+    finally:
+        await master.stop()
+        if endpoint is not None:
+            endpoint.close()
+        if settings.ready_file is not None:
+            settings.ready_file.unlink(missing_ok=True)
+        log.info("master.stopped")
+
+
+def _open_endpoint(settings: MasterSettings, master: Master, loop: asyncio.AbstractEventLoop) -> HttpEndpoint:
+    def alive() -> tuple[bool, dict[str, object]]:
+        answered = asyncio.run_coroutine_threadsafe(asyncio.sleep(0, True), loop)
+        try:
+            return answered.result(timeout=5.0), {"master_id": master.master_id, "version": __version__}
+        except TimeoutError:
+            return False, {"why": "the event loop did not answer within 5 s"}
+
+    def ready() -> tuple[bool, dict[str, object]]:
+        answers = master.store_answers and not master.stopping
+        return answers, {"store": master.store.description, "durability": master.store.durability}
+
+    wanted = settings.http_address
+    tries = 1 if settings.is_explicit("http") else HTTP_PORTS_TRIED
+    for offset in range(tries):
+        try:
+            address = Address(wanted.host, wanted.port + offset)
+            return HttpEndpoint(address, master.metrics.registry, alive, ready)
+        except AddressInUse:
+            if offset == tries - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _announce(ready_file: Path | None, master: Master, address: Address, http: Address) -> None:
+    embedded = master.store.embedded
+    facts = {
+        "pid": os.getpid(),
+        "grpc": str(address),
+        "http": str(http),
+        "master_id": master.master_id,
+        "store": master.store.description,
+        "store_pid": embedded.pid if embedded else 0,
+    }
+    log.info("master.ready", durability=master.store.durability, version=__version__, **facts)
+    if ready_file is not None:
+        # Whole or not at all: a script may be waiting for it.
+        scratch = ready_file.with_name(ready_file.name + ".part")
+        scratch.write_text(json.dumps(facts) + "\n")
+        scratch.replace(ready_file)

@@ -1,0 +1,1 @@
+"""The services: they translate between messages and the store, and hold no decisions."""

@@ -1,0 +1,74 @@
+"""Turns errors of the tree into gRPC statuses, and measures every call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+
+from tenure.common.errors import ERROR_METADATA_KEY, TenureError
+from tenure.master.metrics import MasterMetrics
+
+log = structlog.get_logger()
+
+_OWN_PACKAGES = ("/morphml.distributed.", "/tenure.v1.")
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of Tenure's own services."""
+
+    def __init__(self, metrics: MasterMetrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Called by gRPC for each call."""
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith(_OWN_PACKAGES):
+            return handler
+        method = details.method.rpartition("/")[2]
+        coders = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), **coders)
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, method), **coders)
+        return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, method), **coders)
+
+    def _unary(self, handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
+        async def call(request: Any, context: Any) -> Any:
+            started = time.perf_counter()
+            code = "OK"
+            try:
+                return await handle(request, context)
+            except TenureError as error:
+                code = error.grpc_status
+                await abort(context, error)
+            finally:
+                self._metrics.rpc_seconds.labels(method, code).observe(time.perf_counter() - started)
+
+        return call
+
+    def _stream(self, handle: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+            try:
+                async for message in handle(request, context):
+                    yield message
+            except TenureError as error:
+                log.debug("call.refused", method=method, error=str(error))
+                await abort(context, error)
+
+        return call
+
+
+async def abort(context: Any, error: TenureError) -> None:
+    """End the call with the error's status; its parts travel as trailing metadata."""
+    status = getattr(grpc.StatusCode, error.grpc_status)
+    await context.abort(status, str(error)[:4000], trailing_metadata=((ERROR_METADATA_KEY, error.to_json()),))

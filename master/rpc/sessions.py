@@ -1,0 +1,91 @@
+"""All sessions of a master: who is connected here, and who has to hear of what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenure.common.errors import InvalidInput, StaleLease
+from tenure.master.metrics import MasterMetrics
+from tenure.master.rpc.workers import Registration, read_registration
+from tenure.master.store.records import TaskEvent
+from tenure.proto import worker_pb2
+
+if TYPE_CHECKING:
+    from tenure.master.rpc.session import Session
+
+
+class SessionTable:
+    """This master's open sessions.
+
+    Attributes:
+        holders: Task id -> the session whose worker holds it. The sessions keep it up.
+    """
+
+    def __init__(self, metrics: MasterMetrics) -> None:
+        self._by_worker: dict[str, Session] = {}
+        self.holders: dict[str, Session] = {}
+        self._metrics = metrics
+
+    def add(self, session: Session) -> None:
+        """The newer session of a worker id ends the older."""
+        older = self._by_worker.get(session.worker_id)
+        self._by_worker[session.worker_id] = session
+        if older is not None and older.instance_id != session.instance_id:
+            older.end(superseded(session.worker_id))
+        elif older is not None:
+            # The same process came back before its old stream was seen to break: its leases live on in the new one.
+            older.held.clear()
+            older.end(None)
+        self._metrics.sessions.set(len(self._by_worker))
+
+    def remove(self, session: Session) -> None:
+        """The session's stream is gone."""
+        if self._by_worker.get(session.worker_id) is session:
+            del self._by_worker[session.worker_id]
+        self._metrics.sessions.set(len(self._by_worker))
+
+    def get(self, worker_id: str) -> Session | None:
+        """A worker's session here, if it has one."""
+        return self._by_worker.get(worker_id)
+
+    def note_event(self, event: TaskEvent) -> None:
+        """Hand an event to the session whose worker holds its task."""
+        session = self.holders.get(event.task_id)
+        if session is not None:
+            session.note_event(event)
+
+    def note_worker_event(self, event: dict[str, str]) -> None:
+        """A registration or a change of mode, perhaps at another master."""
+        session = self._by_worker.get(event["worker"])
+        if session is None:
+            return
+        if event["event"] == "register" and event["instance"] != session.instance_id:
+            session.end(superseded(session.worker_id))
+        elif event["event"] == "mode":
+            session.set_mode(event["mode"])
+
+    def all(self) -> list[Session]:
+        """Every open session."""
+        return list(self._by_worker.values())
+
+
+def read_hello(message: worker_pb2.SessionUp, peer: str) -> Registration:
+    """The registration in a stream's first message; raises InvalidInput when that is none."""
+    if message.WhichOneof("message") != "hello":
+        raise InvalidInput(
+            "must be the first message", field="hello", given=str(message.WhichOneof("message")), expected="send hello"
+        )
+    registration = read_registration(message.hello.worker, peer, session=True)
+    if not registration.instance_id:
+        raise InvalidInput("must not be empty", field="hello.worker.instance_id", expected="a random id for each start")
+    return registration
+
+
+def superseded(worker_id: str) -> StaleLease:
+    """How the older of two processes with one worker id is ended (ABORTED)."""
+    return StaleLease(
+        "a newer process has registered this worker id",
+        field="worker_id",
+        given=worker_id,
+        expected="end this one, or give each worker an id of its own",
+    )

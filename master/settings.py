@@ -1,0 +1,165 @@
+"""What a master can be told, where each setting comes from, and what is refused.
+
+A setting comes from the command line (passed to :func:`load_settings`), else from the environment
+(``TENURE_MASTER_LISTEN``, …), else from the default here. Nothing is clamped: a value that can't be right is refused at
+start, by name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tenure.common import limits, paths
+from tenure.common.addresses import Address, parse_address
+from tenure.common.errors import InvalidSetting
+
+HTTP_PORT = 9151
+DAY_MS = 24 * 3600 * 1000
+
+
+class MasterSettings(BaseSettings):
+    """Settings of one master process; immutable once made. Make them by :func:`load_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix="TENURE_MASTER_", extra="forbid", frozen=True, validate_default=True)
+
+    listen: str = f"127.0.0.1:{limits.MASTER_PORT}"
+    """Where workers and clients connect. Loopback by default: give 0.0.0.0:50051 to serve other machines, in a network
+    that you trust."""
+
+    http: str = f"127.0.0.1:{HTTP_PORT}"
+    """Where /metrics, /healthz and /readyz are. Only the default is moved to the next free port when it is taken."""
+
+    store: str = "embedded"
+    """``embedded``, or ``redis://``, ``rediss://`` or ``unix://`` URL. Several masters may share a URL."""
+
+    data_dir: Path = Field(default_factory=paths.master_data_dir)
+    """The embedded store's directory; one master at a time."""
+
+    durability: Literal["strict", "relaxed"] | None = None
+    """``strict``: an acknowledged write is on disk. ``relaxed``: within about a second. None: strict if possible."""
+
+    key_prefix: str = Field("tenure", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")
+    """First part of every key, so that several Tenures can share a server."""
+
+    shards: int = Field(1, ge=1, le=256)
+    """Hash tags that searches are spread over; fixed when a store is made. More than 1 only helps on Redis Cluster."""
+
+    store_memory_max_bytes: int = Field(0, ge=0)
+    """maxmemory of the embedded store; 0 = no limit. Near it, submits are shed first."""
+
+    lease_ttl_seconds: float = Field(30.0, ge=1, le=3600)
+    """How long a silent worker keeps its tasks. Must be above twice ``heartbeat_seconds``. Hazard: too short, and a
+    slow network costs live work its lease; too long, and a silent partition blocks its tasks for that long."""
+
+    heartbeat_seconds: float = Field(10.0, ge=0.1, le=600)
+    """How often workers renew."""
+
+    grace_seconds: float = Field(2.0, ge=0, le=60)
+    """What is left to a worker's leases once its stream is broken, to reconnect in. At most ``lease_ttl_seconds``."""
+
+    tick_seconds: float = Field(0.5, ge=0.05, le=5)
+    """How often the lease clock is advanced, leases are reaped and scheduled tasks promoted. A tick adds at most twice
+    this to the clock."""
+
+    retention_tasks: int = Field(1_000_000, ge=0)
+    """Ended tasks kept for each search and end state; the oldest beyond it are forgotten."""
+
+    retention_days: float = Field(90.0, gt=0, le=3650)
+    """How long ended tasks are kept."""
+
+    retry_base_seconds: float = Field(1.0, ge=0, le=3600)
+    """Backoff after the first failure; doubles with each, with full jitter. At most ``retry_max_seconds``."""
+
+    retry_max_seconds: float = Field(300.0, ge=0, le=86400)
+    """The longest backoff."""
+
+    compression: Literal["none", "gzip"] = "none"
+    """Of messages to workers and clients."""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    ready_file: Path | None = None
+    """Written once the master serves: JSON of ``pid``, ``grpc``, ``http``, ``master_id``, ``store_pid``, ``store``."""
+
+    @property
+    def listen_address(self) -> Address:
+        """``listen``, parsed."""
+        return parse_address(self.listen, "listen")
+
+    @property
+    def http_address(self) -> Address:
+        """``http``, parsed."""
+        return parse_address(self.http, "http")
+
+    @property
+    def lease_ttl_ms(self) -> int:
+        """``lease_ttl_seconds`` in ms."""
+        return round(self.lease_ttl_seconds * 1000)
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """``heartbeat_seconds`` in ms."""
+        return round(self.heartbeat_seconds * 1000)
+
+    @property
+    def grace_ms(self) -> int:
+        """``grace_seconds`` in ms."""
+        return round(self.grace_seconds * 1000)
+
+    @property
+    def retention_ms(self) -> int:
+        """``retention_days`` in ms."""
+        return round(self.retention_days * DAY_MS)
+
+    def is_explicit(self, name: str) -> bool:
+        """Whether somebody chose this setting, by argument or environment."""
+        return name in self.model_fields_set
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        _ = (self.listen_address, self.http_address)
+        if self.lease_ttl_seconds < 2 * self.heartbeat_seconds:
+            raise InvalidSetting(
+                "is too short for the heartbeat",
+                field="lease_ttl_seconds",
+                given=self.lease_ttl_seconds,
+                expected=f"at least twice heartbeat_seconds ({2 * self.heartbeat_seconds:g})",
+            )
+        if self.grace_seconds > self.lease_ttl_seconds:
+            raise InvalidSetting(
+                "is longer than a lease",
+                field="grace_seconds",
+                given=self.grace_seconds,
+                expected=f"at most lease_ttl_seconds ({self.lease_ttl_seconds:g})",
+            )
+        if self.retry_base_seconds > self.retry_max_seconds:
+            raise InvalidSetting(
+                "is above the longest backoff",
+                field="retry_base_seconds",
+                given=self.retry_base_seconds,
+                expected=f"at most retry_max_seconds ({self.retry_max_seconds:g})",
+            )
+        return self
+
+
+def load_settings(**given: Any) -> MasterSettings:
+    """The settings from ``given``, the environment and the defaults, in this order.
+
+    Args:
+        given: Fields of :class:`MasterSettings`; None counts as not given.
+
+    Raises:
+        InvalidSetting: Names the field, its value, and what would be right.
+    """
+    try:
+        return MasterSettings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        message = "unknown setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise InvalidSetting(message[:1].lower() + message[1:], field=name, given=repr(first["input"])) from None
