@@ -248,5 +248,7 @@ def _check_input(input_shape: Sequence[SupportsIndex]) -> Shape:
 def _check_size(name: str, value: SupportsIndex) -> int:
     size = operator.index(value)
     if not 0 < size <= limits.TENSOR_ELEMENTS_MAX:
-        raise InvalidArchitecture("must be at least 1", field=name, given=str(size), expected="for example 10")
+        raise InvalidArchitecture(
+            "is out of range", field=name, given=str(size), expected=f"from 1 to {limits.TENSOR_ELEMENTS_MAX}"
+        )
     return size
