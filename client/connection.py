@@ -196,7 +196,7 @@ class Connection:
     @staticmethod
     def _open(address: str, codec: grpc.Compression) -> Master:
         channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS, compression=codec)
-        return Master(address, channel, tenure_pb2_grpc.TenureServiceStub(channel))  # type: ignore[no-untyped-call]
+        return Master(address, channel, tenure_pb2_grpc.TenureServiceStub(channel))
 
     def _retried(self, once: Callable[[], Any], deadline: Deadline) -> Any:
         started = time.monotonic()

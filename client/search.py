@@ -21,6 +21,7 @@ from tenure.proto import tenure_pb2
 
 # One submit request stays far below the limit of a message, whatever the architectures weigh.
 _SUBMIT_BYTES_MAX = 16 * 1024 * 1024
+_MAX_LEASED_MAX = 10**9
 
 TaskRef = TaskHandle | str
 """A task: its handle, or its id."""
@@ -225,6 +226,10 @@ class Search:
         """A task as the broker has it now; UnknownTask if it has none."""
         return calls.get_task(self._connection, _task_id(task), full=full)
 
+    def records(self, task_ids: Iterable[str], *, full: bool = False) -> dict[str, TaskRecord]:
+        """Records by id, read 100 at a time; ids that the broker doesn't know are left out."""
+        return calls.get_tasks(self._connection, task_ids, full=full)
+
     def tasks(self, states: Iterable[TaskState | str] = ()) -> Iterator[TaskRecord]:
         """The search's tasks, those in ``states`` or all, read page by page."""
         return calls.list_tasks(self._connection, self.name, states)
@@ -247,6 +252,14 @@ class Search:
     def status(self) -> SearchStatus:
         """Settings and numbers; UnknownSearch while nothing was submitted and no setting was given."""
         return self._named("GetSearch")
+
+    def exists(self) -> bool:
+        """Whether the broker knows the search."""
+        try:
+            self.status()
+        except UnknownSearch:
+            return False
+        return True
 
     def put(
         self,
@@ -322,6 +335,11 @@ def _checked_item(task: TaskSpec | Mapping[str, Any], architecture_format: str, 
         return checked(task if isinstance(task, TaskSpec) else spec_from_mapping(task), architecture_format)
     except InvalidInput as error:
         raise error.within(f"tasks[{position}]") from None
+
+
+def _check_range(field: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and not least <= value <= most:
+        raise InvalidInput("out of range", field=field, given=value, expected=f"{least:g} to {most:g}")
 
 
 def _task_id(task: TaskRef) -> str:
