@@ -1,246 +1,294 @@
-"""A real gRPC server that answers TenureService from memory, for tests of what the client does on its own:
-failover, retries, error mapping, resuming watches, batching.
+"""A master for tests of workers: a real grpc.aio server whose every answer the test decides.
 
-It knows no leases and no rules: tests end tasks by :meth:`Book.end`. What the broker itself promises is tested
-against the real master.
+It keeps what it hears (``heard``), gives out the tasks it was given (``offer``) to sessions that want some, and says
+yes to everything unless told otherwise. It can vanish (``vanish``) and come back on the same port (``start``), fall
+silent (``mute``), and it can be as plain as a MorphML master (``legacy=True``: no extension field is ever set, no
+Session exists).
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from concurrent import futures
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import grpc.aio
 
-from tenure.common import limits
-from tenure.common.errors import (
-    ERROR_METADATA_KEY,
-    CursorExpired,
-    TenureError,
-    UnknownSearch,
+from tenure.common.limits import MESSAGE_BYTES_MAX
+from tenure.proto import worker_pb2 as pb
+from tenure.proto import worker_pb2_grpc
+
+OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
-from tenure.proto import tenure_pb2, tenure_pb2_grpc
-
-_OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX))
 
 
-class Book:
-    """What survives the server: tasks, events, and a record of every request."""
+def make_task(task_id: str, *, epoch: int = 1, token: str | None = None, **extra: Any) -> pb.EvaluateRequest:
+    """A task for ``evaluators:evaluate``; ``extra`` becomes ``config.extra``."""
+    return pb.EvaluateRequest(
+        task_id=task_id,
+        search="tests",
+        architecture='{"nodes": [{"id": "a", "operation": "input"}]}',
+        config=pb.EvaluationConfig(extra={name: str(value) for name, value in extra.items()}),
+        lease_token=secrets.token_hex(8) if token is None else token,
+        epoch=epoch,
+        attempt=1,
+        lease_ttl_ms=30_000,
+    )
 
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.tasks: dict[str, Any] = {}
-        self.ids_by_key: dict[tuple[str, str], str] = {}
-        self.searches: dict[str, Any] = {}
-        self.events: list[Any] = []
-        # Events before this position are trimmed.
-        self.trimmed = 0
-        self.requests: list[tuple[str, Any]] = []
-        # Errors for the next calls of a method: a TenureError, or a bare gRPC status.
-        self.faults: dict[str, list[TenureError | grpc.StatusCode]] = {}
 
-    def calls(self, method: str) -> list[Any]:
-        """The requests of one method so far."""
-        with self.changed:
-            return [request for name, request in self.requests if name == method]
+@dataclass
+class Heard:
+    """Everything that workers said, in order."""
 
-    def wait_for_calls(self, method: str, number: int, timeout: float = 10.0) -> None:
-        """Return once a method was called that often."""
-        with self.changed:
-            got_them = self.changed.wait_for(
-                lambda: sum(1 for name, _ in self.requests if name == method) >= number, timeout
-            )
-        assert got_them, f"{method} was not called {number} times"
+    hellos: list[pb.Hello] = field(default_factory=list)
+    wants: list[int] = field(default_factory=list)
+    outcomes: list[pb.Outcome] = field(default_factory=list)
+    checkpoints: list[pb.RegisterCheckpoint] = field(default_factory=list)
+    heartbeats: list[pb.HeartbeatRequest] = field(default_factory=list)
+    renewals: list[pb.Renewal] = field(default_factory=list)
+    goodbyes: list[pb.Goodbye] = field(default_factory=list)
+    registrations: list[pb.RegisterRequest] = field(default_factory=list)
+    results: list[pb.ResultRequest] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
 
-    def move(self, task_id: str, state: Any, transition: str, *, silently: bool = False, **fields: Any) -> None:
-        """Put a task into a state, and say so to those who watch."""
-        with self.changed:
-            task = self.tasks[task_id]
-            task.state = state
-            task.MergeFrom(tenure_pb2.Task(**fields))
-            if not silently:
-                self.events.append(
-                    tenure_pb2.TaskEvent(task_id=task_id, search=task.search, transition=transition, state=state)
-                )
-            self.changed.notify_all()
 
-    def end(self, task_id: str, *, fitness: float = 0.5, silently: bool = False) -> None:
-        """Let a task succeed."""
-        self.move(task_id, tenure_pb2.SUCCEEDED, "complete", silently=silently, metrics={"fitness": fitness})
+class ScriptedMaster:
+    """See the module. Attributes may be changed at any time; they decide what is answered from then on.
 
-    def fail(self, task_id: str) -> None:
-        """Let a task fail with evidence."""
-        record = tenure_pb2.AttemptRecord(
-            epoch=2,
-            worker_id="w1",
-            outcome="loss",
-            exit_signal=9,
-            log_tail="one\ntwo\n",
-            error_class="Killed",
-            error_message="SIGKILL",
+    Attributes:
+        heard: What was said.
+        verdict: Of outcomes: a function of the outcome; None withholds the answer.
+        checkpoint_verdict: Of checkpoints, the same way.
+        delete_urls: Sent with the next checkpoint verdict, once.
+        registers: Whether RegisterWorker succeeds.
+        acknowledges: Whether Heartbeat is acknowledged.
+        should_continue: The heartbeat's.
+        takes_results: Whether SubmitResult is acknowledged; an integer n fails the next n calls with UNAVAILABLE.
+        sessions: The sessions that are open now.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl_ms: int = 30_000,
+        heartbeat_ms: int = 10_000,
+        legacy: bool = False,
+        verdict: Callable[[pb.Outcome], int | None] = lambda outcome: pb.VERDICT_OK,
+    ) -> None:
+        self.heard = Heard()
+        self.verdict = verdict
+        self.checkpoint_verdict: Callable[[pb.RegisterCheckpoint], int | None] = lambda checkpoint: pb.VERDICT_OK
+        self.delete_urls: list[str] = []
+        self.registers = True
+        self.acknowledges = True
+        self.should_continue = True
+        self.takes_results: bool = True
+        self.unavailable_results = 0
+        self.sessions: list[_Session] = []
+        self.refuse_sessions: grpc.StatusCode | None = None
+        self.muted = False
+        self.heartbeat_revocations: list[pb.Revocation] = []
+        self.port = 0
+        self._ttl_ms = ttl_ms
+        self._heartbeat_ms = heartbeat_ms
+        self._legacy = legacy
+        self._offers: deque[pb.EvaluateRequest] = deque()
+        self._changed = asyncio.Condition()
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> ScriptedMaster:
+        """Listen: on a free port the first time, on the same one from then on."""
+        server = grpc.aio.server(options=OPTIONS)
+        servicer = _LegacyServicer(self) if self._legacy else _Servicer(self)
+        worker_pb2_grpc.add_MasterServiceServicer_to_server(servicer, server)
+        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await server.start()
+        self._server = server
+        return self
+
+    async def vanish(self) -> None:
+        """Break every connection and stop listening, without a word."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(None)
+        self.sessions.clear()
+
+    async def offer(self, *requests: pb.EvaluateRequest) -> None:
+        """Give these tasks to whoever wants some."""
+        self._offers.extend(requests)
+        await self.serve_wants()
+
+    async def revoke(self, request: pb.EvaluateRequest, reason: str) -> None:
+        """Tell every session that the lease is lost."""
+        revocation = pb.Revocation(task_id=request.task_id, lease_token=request.lease_token, reason=reason)
+        await self.say(pb.SessionDown(revocations=pb.Revocations(revocations=[revocation])))
+
+    async def say(self, down: pb.SessionDown) -> None:
+        """Send a message down every session."""
+        for session in self.sessions:
+            await session.send(down)
+
+    async def until(self, condition: Callable[[Heard], Any], seconds: float = 20.0) -> Any:
+        """Wait until ``condition(heard)`` is true; returns its value."""
+        try:
+            async with asyncio.timeout(seconds), self._changed:
+                while not (value := condition(self.heard)):
+                    await self._changed.wait()
+                return value
+        except TimeoutError:
+            raise AssertionError(f"not heard within {seconds} s; heard: {self.heard.order[-30:]}") from None
+
+    async def outcome_of(self, request: pb.EvaluateRequest, seconds: float = 20.0) -> pb.Outcome:
+        """Wait for the outcome of that lease."""
+        found: pb.Outcome = await self.until(
+            lambda heard: next((one for one in heard.outcomes if one.lease_token == request.lease_token), None), seconds
         )
-        self.move(
-            task_id,
-            tenure_pb2.FAILED,
-            "fail",
-            attempts=3,
-            max_attempts=3,
-            failure=tenure_pb2.Failure(error_class="ValueError", message="bad loss"),
-            attempt_records=[record],
+        return found
+
+    async def serve_wants(self) -> None:
+        """Send offered tasks to sessions that want them."""
+        for session in self.sessions:
+            while self._offers and session.wanted > 0 and not self.muted:
+                session.wanted -= 1
+                await session.send(pb.SessionDown(tasks=pb.Tasks(tasks=[self._offers.popleft()])))
+
+    async def note(self, what: str) -> None:
+        """Something was heard."""
+        self.heard.order.append(what)
+        async with self._changed:
+            self._changed.notify_all()
+
+
+class _Session:
+    def __init__(self, context: Any) -> None:
+        self.context = context
+        self.wanted = 0
+        self._writing = asyncio.Lock()
+
+    async def send(self, down: pb.SessionDown) -> None:
+        async with self._writing:
+            await self.context.write(down)
+
+
+class _LegacyServicer(worker_pb2_grpc.MasterServiceServicer):
+    """What a MorphML master serves, in its own fields only."""
+
+    def __init__(self, master: ScriptedMaster) -> None:
+        self._master = master
+
+    async def RegisterWorker(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
+        self._master.heard.registrations.append(request)
+        await self._master.note("register")
+        return pb.RegisterResponse(success=self._master.registers, message="as the script says", master_id="scripted")
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
+        master = self._master
+        master.heard.heartbeats.append(request)
+        await master.note("heartbeat")
+        revocations, master.heartbeat_revocations = master.heartbeat_revocations, []
+        return pb.HeartbeatResponse(
+            acknowledged=master.acknowledges, should_continue=master.should_continue, revocations=revocations
         )
 
-    def trim(self) -> None:
-        """Forget every event so far: cursors before now are expired."""
-        with self.changed:
-            self.trimmed = len(self.events)
+    async def SubmitResult(self, request: pb.ResultRequest, context: Any) -> pb.ResultResponse:
+        master = self._master
+        if master.unavailable_results > 0:
+            master.unavailable_results -= 1
+            await master.note("unavailable")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        master.heard.results.append(request)
+        await master.note("result")
+        return pb.ResultResponse(acknowledged=master.takes_results, message="as the script says")
 
 
-class ScriptedMaster(tenure_pb2_grpc.TenureServiceServicer):
-    """Serves a :class:`Book`; can be stopped and started again on the same port."""
+class _Servicer(_LegacyServicer):
+    """What a Tenure master serves beside."""
 
-    def __init__(self, book: Book, port: int = 0) -> None:
-        self.book = book
-        self._stopping = threading.Event()
-        self._server = grpc.server(futures.ThreadPoolExecutor(16), options=_OPTIONS)
-        tenure_pb2_grpc.add_TenureServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
-        self.address = f"127.0.0.1:{self.port}"
-        self._server.start()
+    async def Session(self, requests: Any, context: Any) -> None:
+        master = self._master
+        if master.refuse_sessions is not None:
+            await context.abort(master.refuse_sessions, "as the script says")
+        session = _Session(context)
+        try:
+            async for up in requests:
+                await self._hear(session, up)
+        finally:
+            if session in master.sessions:
+                master.sessions.remove(session)
 
-    def stop(self) -> None:
-        """Break every stream and stop listening."""
-        self._stopping.set()
-        with self.book.changed:
-            self.book.changed.notify_all()
-        self._server.stop(grace=0).wait()
+    async def _hear(self, session: _Session, up: pb.SessionUp) -> None:
+        master, heard = self._master, self._master.heard
+        kind = up.WhichOneof("message")
+        if not master.muted:
+            await self._answer(session, kind, up)
+        match kind:
+            case "hello":
+                heard.hellos.append(up.hello)
+            case "want":
+                heard.wants.append(up.want.slots)
+            case "outcomes":
+                heard.outcomes.extend(up.outcomes.outcomes)
+                if up.outcomes.HasField("want_slots"):
+                    heard.wants.append(up.outcomes.want_slots)
+            case "checkpoint":
+                heard.checkpoints.append(up.checkpoint)
+            case "heartbeat":
+                heard.heartbeats.append(up.heartbeat)
+                heard.renewals.extend(up.heartbeat.renewals)
+            case "renewals":
+                heard.renewals.extend(up.renewals.renewals)
+            case "goodbye":
+                heard.goodbyes.append(up.goodbye)
+        await master.note(kind)
+        await master.serve_wants()
 
-    # ---- calls ---------------------------------------------------------------------------------------------
-
-    def _enter(self, method: str, request: Any, context: grpc.ServicerContext) -> None:
-        with self.book.changed:
-            self.book.requests.append((method, request))
-            self.book.changed.notify_all()
-            waiting = self.book.faults.get(method)
-            fault = waiting.pop(0) if waiting else None
-        if isinstance(fault, TenureError):
-            _abort(context, fault)
-        elif fault is not None:
-            context.abort(fault, "as scripted")
-
-    def Submit(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._enter("Submit", request, context)
-        book, submitted = self.book, []
-        with book.changed:
-            for spec in request.tasks:
-                task_id = book.ids_by_key.get((request.search, spec.key))
-                created = task_id is None
-                if task_id is None:
-                    task_id = f"0-{len(book.tasks):04d}"
-                    book.ids_by_key[request.search, spec.key] = task_id
-                    book.tasks[task_id] = tenure_pb2.Task(
-                        task_id=task_id,
-                        search=request.search,
-                        key=spec.key,
-                        state=tenure_pb2.QUEUED,
-                        architecture=spec.architecture,
-                        config=spec.config,
-                    )
-                    book.searches.setdefault(request.search, tenure_pb2.Search(name=request.search))
-                    book.events.append(
-                        tenure_pb2.TaskEvent(
-                            task_id=task_id,
-                            search=request.search,
-                            transition="submit",
-                            state=tenure_pb2.QUEUED,
-                        )
-                    )
-                submitted.append(
-                    tenure_pb2.Submitted(
-                        task_id=task_id, key=spec.key, created=created, state=book.tasks[task_id].state
-                    )
+    async def _answer(self, session: _Session, kind: str, up: pb.SessionUp) -> None:
+        master = self._master
+        match kind:
+            case "hello":
+                welcome = pb.Welcome(
+                    master_id="scripted",
+                    lease_ttl_ms=master._ttl_ms,
+                    heartbeat_interval_ms=master._heartbeat_ms,
+                    grace_ms=2000,
                 )
-            book.changed.notify_all()
-        return tenure_pb2.SubmitResponse(tasks=submitted)
-
-    def GetTasks(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._enter("GetTasks", request, context)
-        response = tenure_pb2.GetTasksResponse()
-        with self.book.changed:
-            for task_id in request.task_ids:
-                task = self.book.tasks.get(task_id)
-                if task is None:
-                    response.unknown_ids.append(task_id)
-                else:
-                    response.tasks.append(task if request.full else _brief(task))
-        return response
-
-    def ListTasks(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._enter("ListTasks", request, context)
-        with self.book.changed:
-            found = [
-                _brief(task)
-                for task in self.book.tasks.values()
-                if task.search == request.search and (not request.states or task.state in request.states)
-            ]
-        start = int(request.page_token or 0)
-        size = request.page_size or 100
-        more = str(start + size) if start + size < len(found) else ""
-        return tenure_pb2.ListTasksResponse(tasks=found[start : start + size], next_page_token=more)
-
-    def Watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        self._enter("Watch", request, context)
-        book = self.book
-        with book.changed:
-            position = int(request.cursor) if request.cursor else len(book.events)
-            if position < book.trimmed:
-                _abort(context, CursorExpired("the events are trimmed", field="cursor", given=request.cursor))
-        yield tenure_pb2.WatchResponse(cursor=str(position))
-        while context.is_active() and not self._stopping.is_set():
-            with book.changed:
-                book.changed.wait_for(lambda seen=position: len(book.events) > seen or self._stopping.is_set(), 0.2)
-                fresh = book.events[position:]
-                position = len(book.events)
-            wanted = [event for event in fresh if request.search in ("", event.search)]
-            if wanted:
-                yield tenure_pb2.WatchResponse(cursor=str(position), events=wanted)
-        context.abort(grpc.StatusCode.UNAVAILABLE, "the master stops")
-
-    def GetSearch(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._enter("GetSearch", request, context)
-        with self.book.changed:
-            if request.name not in self.book.searches:
-                _abort(context, UnknownSearch("no such search", field="search", given=request.name))
-            search = tenure_pb2.Search()
-            search.CopyFrom(self.book.searches[request.name])
-            for task in self.book.tasks.values():
-                if task.search == request.name:
-                    search.tasks[tenure_pb2.TaskState.Name(task.state)] += 1
-            return search
-
-    def PutSearch(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._enter("PutSearch", request, context)
-        with self.book.changed:
-            search = self.book.searches.setdefault(request.name, tenure_pb2.Search(name=request.name))
-            for field in ("priority", "weight", "max_leased", "architecture_format"):
-                if request.HasField(field):
-                    setattr(search, field, getattr(request, field))
-        return search
-
-    def GetStats(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._enter("GetStats", request, context)
-        return tenure_pb2.StatsResponse(master_id=self.address)
-
-
-def _brief(task: Any) -> Any:
-    brief = tenure_pb2.Task()
-    brief.CopyFrom(task)
-    for field in ("architecture", "config", "attempt_records"):
-        brief.ClearField(field)
-    return brief
-
-
-def _abort(context: grpc.ServicerContext, error: TenureError) -> None:
-    context.set_trailing_metadata(((ERROR_METADATA_KEY, error.to_json()),))
-    context.abort(grpc.StatusCode[error.grpc_status], error.message)
+                await session.send(pb.SessionDown(welcome=welcome))
+                await session.send(pb.SessionDown(renewals_done=pb.RenewalsDone(renewed=len(up.hello.held))))
+                master.sessions.append(session)
+            case "want":
+                session.wanted = up.want.slots
+            case "outcomes":
+                if up.outcomes.HasField("want_slots"):
+                    session.wanted = up.outcomes.want_slots
+                verdicts = [
+                    pb.OutcomeVerdict(task_id=one.task_id, lease_token=one.lease_token, verdict=verdict)
+                    for one in up.outcomes.outcomes
+                    if (verdict := master.verdict(one)) is not None
+                ]
+                await session.send(pb.SessionDown(outcome_verdicts=pb.OutcomeVerdicts(verdicts=verdicts)))
+            case "checkpoint":
+                verdict = master.checkpoint_verdict(up.checkpoint)
+                if verdict is not None:
+                    urls, master.delete_urls = master.delete_urls, []
+                    answer = pb.CheckpointVerdict(
+                        task_id=up.checkpoint.task_id,
+                        lease_token=up.checkpoint.lease_token,
+                        url=up.checkpoint.checkpoint.url,
+                        verdict=verdict,
+                        delete_urls=urls,
+                    )
+                    await session.send(pb.SessionDown(checkpoint_verdict=answer))
+            case "heartbeat" | "renewals":
+                await session.send(pb.SessionDown(renewals_done=pb.RenewalsDone()))

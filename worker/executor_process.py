@@ -238,6 +238,8 @@ def executor_environment(base: Mapping[str, str], *, gpu: str | None, python_pat
     """
     environment = dict(base)
     environment["CUDA_VISIBLE_DEVICES"] = gpu or ""
+    # The numbers of NVML, which chose the GPU, are these.
+    environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     environment["PYTHONUNBUFFERED"] = "1"
     if python_path:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (python_path, base.get("PYTHONPATH", ""))))

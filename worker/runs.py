@@ -78,6 +78,7 @@ class Run:
         key: The lease.
         progress: The last report.
         reported_at: When that was; before, when the run started. Monotonic seconds.
+        checkpointed_at: When it last wrote a checkpoint.
         steps_start: The step it went on from.
         stop_reason: The first reason it was told to stop for.
         ended: Resolves to the outcome, None if there is nothing to tell.
@@ -91,6 +92,7 @@ class Run:
         self.accepted_at = now
         self.started_at: float | None = None
         self.reported_at = now
+        self.checkpointed_at: float | None = None
         self.progress = worker_pb2.Progress()
         self.progress_sent = 0
         self.steps_start = max((named.step for named in request.checkpoints[:1]), default=0)
@@ -142,6 +144,10 @@ class Run:
             total_steps=int(message["total_steps"]),
             metrics=finite_metrics(message["metrics"]),
         )
+
+    def checkpointed(self) -> None:
+        """It has written a checkpoint."""
+        self.checkpointed_at = time.monotonic()
 
     def overdue(self) -> StopReason | None:
         """The limit that has passed, if any."""
@@ -229,6 +235,21 @@ def release_of(run: Run, message: str) -> worker_pb2.Outcome:
         error_message=message,
         steps_start=run.steps_start,
         steps_end=run.steps_start,
+    )
+
+
+def outcome_of_leftover(request: worker_pb2.EvaluateRequest) -> worker_pb2.Outcome:
+    """The outcome of a lease that an earlier process of this worker died under."""
+    step = max((named.step for named in request.checkpoints[:1]), default=0)
+    return worker_pb2.Outcome(
+        task_id=request.task_id,
+        lease_token=request.lease_token,
+        epoch=request.epoch,
+        kind=Kind.OUTCOME_LOSS,
+        retryable=True,
+        error_class="WorkerDied",
+        error_message="the worker's process, or its machine, died during the run",
+        steps_end=step,
     )
 
 

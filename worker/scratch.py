@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -43,17 +44,17 @@ class RunDirectories:
 
     def make(self, request: worker_pb2.EvaluateRequest) -> Path:
         """A fresh directory for the run; its note is written first."""
-        note = worker_pb2.EvaluateRequest(
-            task_id=request.task_id,
-            lease_token=request.lease_token,
-            epoch=request.epoch,
-            search=request.search,
-            checkpoints=request.checkpoints[:1],
-        )
         path = self._path(key_of(request))
-        path.with_suffix(_NOTE).write_bytes(note.SerializeToString())
+        self._write_note(path, request, request.checkpoints[:1])
         path.mkdir(exist_ok=True)
         return path
+
+    def note_checkpoint(self, request: worker_pb2.EvaluateRequest, checkpoint: worker_pb2.Checkpoint) -> None:
+        """The run has written a checkpoint that no master may have registered yet when this process dies."""
+        try:
+            self._write_note(self._path(key_of(request)), request, [checkpoint])
+        except OSError as error:
+            log.warning("run.note_not_written", task=request.task_id, error=str(error))
 
     def remove(self, key: LeaseKey) -> None:
         """The run has ended, and its outcome is kept or nobody wants it."""
@@ -64,6 +65,23 @@ class RunDirectories:
         except OSError:
             # The evaluation left something in it.
             shutil.rmtree(path, ignore_errors=True)
+
+    def _write_note(
+        self,
+        path: Path,
+        request: worker_pb2.EvaluateRequest,
+        checkpoints: Sequence[worker_pb2.Checkpoint],
+    ) -> None:
+        note = worker_pb2.EvaluateRequest(
+            task_id=request.task_id,
+            lease_token=request.lease_token,
+            epoch=request.epoch,
+            search=request.search,
+            checkpoints=checkpoints,
+        )
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(note.SerializeToString())
+        temporary.rename(path.with_suffix(_NOTE))
 
     def _path(self, key: LeaseKey) -> Path:
         name = hashlib.sha256(f"{key.task_id}\0{key.token}".encode("utf-8", "surrogatepass")).hexdigest()[:32]

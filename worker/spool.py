@@ -50,6 +50,7 @@ class Spool:
         self._files = _SpoolFiles(directory, reserve)
         self._pending: dict[LeaseKey, worker_pb2.Outcome] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._forgotten = asyncio.Event()
         self.write_failures = 0
 
     async def open(self) -> None:
@@ -64,6 +65,10 @@ class Spool:
     def pending(self) -> list[worker_pb2.Outcome]:
         """Those not acknowledged, in the order in which they ended."""
         return list(self._pending.values())
+
+    def get(self, key: LeaseKey) -> worker_pb2.Outcome | None:
+        """The outcome of that lease, if it is pending."""
+        return self._pending.get(key)
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -82,10 +87,29 @@ class Spool:
             self.write_failures += 1
             log.error("spool.write_failed", task=outcome.task_id, epoch=outcome.epoch, error=str(error))
 
-    async def forget(self, key: LeaseKey) -> None:
-        """A master has it, or will never want it."""
+    def forget(self, key: LeaseKey) -> None:
+        """A master has it, or will never want it. Its file goes a little later."""
         if self._pending.pop(key, None) is not None:
-            await self._in_thread(lambda: self._files.remove(key))
+            self._thread.submit(self._remove_file, key)
+            self._forgotten.set()
+            self._forgotten = asyncio.Event()
+
+    async def acknowledged(self, key: LeaseKey | None, seconds: float) -> bool:
+        """Wait until that outcome is forgotten, or all are (None); False if they aren't within so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                while key in self._pending if key is not None else self._pending:
+                    await self._forgotten.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _remove_file(self, key: LeaseKey) -> None:
+        try:
+            self._files.remove(key)
+        except OSError as error:
+            # Should this worker start again, the outcome is sent once more and refused as a duplicate.
+            log.warning("spool.not_removed", task=key.task_id, error=str(error))
 
     async def close(self) -> None:
         """Wait for what is being written. What is pending stays on disk."""

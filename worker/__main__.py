@@ -1,0 +1,7 @@
+"""``python -m tenure.worker``."""
+
+import sys
+
+from tenure.worker.main import main
+
+sys.exit(main())

@@ -1,0 +1,68 @@
+"""The worker as a process: ``run(settings)`` from start to exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import structlog
+
+from tenure.common.errors import StartupError
+from tenure.common.logs import configure_logs
+from tenure.worker.identity import Identity, claim_identity
+from tenure.worker.settings import WorkerSettings, load_settings
+from tenure.worker.supervisor import ExitCode, Supervisor
+
+log = structlog.get_logger()
+
+
+def run(settings: WorkerSettings) -> int:
+    """Run a worker until it is told to end.
+
+    The first SIGTERM or SIGINT drains: runs save and are handed back, their verdicts are awaited, within
+    ``drain_grace_seconds``. A second one kills. SIGHUP does nothing.
+
+    Returns:
+        The process's exit code: 0 drained or shut down, 1 crashed or killed by a second signal, 2 settings that
+        can't work or a master that refuses this worker, 3 superseded by a newer process with this worker's id.
+        What led to 1, 2 or 3 is in the log.
+    """
+    configure_logs("worker", settings.log_format, settings.log_level)
+    try:
+        with claim_identity(settings) as identity:
+            structlog.contextvars.bind_contextvars(worker=identity.worker_id)
+            return int(asyncio.run(_run(settings, identity)))
+    except StartupError as error:
+        log.error(
+            "worker.refused",
+            code=error.code,
+            field=error.field,
+            given=error.given,
+            error=error.message,
+            remedy=error.expected,
+        )
+        return int(ExitCode.REFUSED)
+    except Exception:
+        log.exception("worker.crashed")
+        return int(ExitCode.CRASHED)
+
+
+async def _run(settings: WorkerSettings, identity: Identity) -> ExitCode:
+    supervisor = Supervisor(settings, identity)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, supervisor.signalled)
+    # A handler, not SIG_IGN: that would be inherited by everything an evaluation starts.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    return await supervisor.run()
+
+
+def main() -> int:
+    """``python -m tenure.worker``: a worker with its settings from the environment."""
+    try:
+        settings = load_settings()
+    except StartupError as error:
+        sys.stderr.write(f"tenure worker: {error}\n")
+        return int(ExitCode.REFUSED)
+    return run(settings)

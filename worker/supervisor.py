@@ -1,0 +1,332 @@
+"""The supervisor: puts a worker together, keeps it running, and takes it down in order.
+
+It owns the leases and never imports torch or user code; that is the executors' part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from tenure.common.errors import InvalidSetting
+from tenure.proto import worker_pb2
+from tenure.worker.executor_process import executor_environment
+from tenure.worker.holdings import Holdings
+from tenure.worker.identity import Identity
+from tenure.worker.link import Link, Refused, Superseded
+from tenure.worker.machine import Machine, wire_metrics
+from tenure.worker.metrics import Instruments, StateCollector
+from tenure.worker.output import RunLogs
+from tenure.worker.push_client import PushLink
+from tenure.worker.push_service import WorkerServicer
+from tenure.worker.runs import StopReason
+from tenure.worker.scratch import RunDirectories
+from tenure.worker.serving import Servers, registration_of, write_ready_file
+from tenure.worker.session import SessionLink
+from tenure.worker.settings import WorkerSettings
+from tenure.worker.slots import ExecutorUnusable, Slot, SlotSettings
+from tenure.worker.spool import Spool
+
+log = structlog.get_logger()
+
+# The part of the drain's grace in which evaluations may stop; the rest is for verdicts.
+_STOPPING_SHARE = 0.8
+_KILL_SECONDS = 5.0
+_GOODBYE_SECONDS = 3.0
+
+
+class ExitCode(enum.IntEnum):
+    """What the process ends with."""
+
+    ENDED = 0
+    """Drained, or shut down by request."""
+    CRASHED = 1
+    """A bug, or a second signal that cut the drain short."""
+    REFUSED = 2
+    """Settings that can't work here, or a master that will not have this worker."""
+    SUPERSEDED = 3
+    """A newer process has this worker's id."""
+
+
+class Leaving(enum.IntEnum):
+    """How the worker leaves; a higher one replaces a lower one."""
+
+    NOT = 0
+    FINISH = 1
+    """The runs go on to their end."""
+    DRAIN = 2
+    """The runs are handed back with their checkpoints."""
+    KILL = 3
+    """At once."""
+
+
+class Supervisor:
+    """One worker. :meth:`run` it once.
+
+    Args:
+        settings: What it was told.
+        identity: Who it is; its work directory is locked.
+        machine: Where the figures come from.
+    """
+
+    def __init__(self, settings: WorkerSettings, identity: Identity, machine: Machine | None = None) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._machine = machine or Machine()
+        self._gpus = self._machine.gpus
+        self._slot_count = settings.slots or len(self._gpus) or 1
+        self._instruments = Instruments()
+        work_dir = identity.work_dir
+        try:
+            self._logs = RunLogs(work_dir / "logs")
+            self._directories = RunDirectories(work_dir / "runs")
+        except OSError as error:
+            raise self._unusable_work_dir(error) from error
+        self._spool = Spool(work_dir / "spool", reserve=self._slot_count)
+        self._holdings = Holdings(
+            settings,
+            self._instruments,
+            self._spool,
+            self._directories,
+            registers_checkpoints=settings.dispatch == "pull",
+        )
+        self._servers = Servers(settings, self._instruments.registry, self._readiness)
+        self._link: Link | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving = Leaving.NOT
+        self._leaving_changed = asyncio.Event()
+
+    # -- what others ask of it ------------------------------------------------------------------------------------
+
+    def signalled(self) -> None:
+        """SIGTERM or SIGINT: the first drains, the second kills."""
+        self.leave(Leaving.KILL if self._leaving >= Leaving.DRAIN else Leaving.DRAIN, "signal")
+
+    def leave(self, how: Leaving, reason: str) -> None:
+        """End the worker so, or harder if it is already told to."""
+        if how > self._leaving:
+            log.info("worker.leaving", how=how.name.lower(), reason=reason, runs=len(self._holdings.runs))
+            self._leaving = how
+            self._leaving_changed.set()
+            self._leaving_changed = asyncio.Event()
+
+    def drain(self, drain: worker_pb2.Drain) -> None:
+        """A master asks to take no more tasks (cordon), to hand back what runs too, or to go on as usual."""
+        log.info("worker.drain", active=drain.active, cordon=drain.cordon, reason=drain.reason)
+        self._holdings.set_open(not drain.active and self._leaving is Leaving.NOT)
+        if drain.active and not drain.cordon:
+            self._holdings.stop_all(StopReason.DRAIN, self._settings.drain_grace_seconds)
+
+    # -- its life -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> ExitCode:
+        """From start to end.
+
+        Raises:
+            StartupError: The worker can't start; nothing of it is left.
+        """
+        try:
+            if not await self._unless(Leaving.FINISH, self._start()):
+                return ExitCode.ENDED
+            return await self._serve()
+        finally:
+            await self._take_down()
+
+    async def _start(self) -> None:
+        try:
+            await self._holdings.recover()
+        except OSError as error:
+            raise self._unusable_work_dir(error) from error
+        self._link = self._make_link(await self._servers.start(self._make_servicer()))
+        await self._start_slots()
+        self._instruments.registry.register(StateCollector(self._holdings, self._machine))
+        self._holdings.link = self._link
+        self._holdings.open = True
+        self._spawn(self._link.run(), "link")
+        for slot in self._holdings.slots:
+            self._spawn(slot.serve(), f"slot-{slot.index}")
+        self._servers.serving(True)
+        if self._settings.ready_file is not None:
+            write_ready_file(self._settings.ready_file, self._identity.worker_id, self._servers)
+        log.info(
+            "worker.ready",
+            grpc=str(self._servers.grpc_address),
+            http=str(self._servers.http_address),
+            slots=self._slot_count,
+            gpus=list(self._gpus),
+            dispatch=self._settings.dispatch,
+            work_dir=str(self._identity.work_dir),
+        )
+
+    async def _start_slots(self) -> None:
+        """Start every executor; this is where an evaluator that can't be imported is found out."""
+        settings = SlotSettings(
+            evaluator=self._settings.evaluator,
+            checkpoints_url=self._settings.checkpoints,
+            max_parameters=self._settings.max_parameters,
+            tasks_per_executor=self._settings.tasks_per_executor,
+            stop_grace_seconds=self._settings.stop_grace_seconds,
+            start_timeout_seconds=self._settings.start_timeout_seconds,
+        )
+        slots = [self._make_slot(index, settings) for index in range(self._slot_count)]
+        self._holdings.slots = slots
+        results = await asyncio.gather(*(slot.start() for slot in slots), return_exceptions=True)
+        for error in filter(None, results):
+            if isinstance(error, ExecutorUnusable):
+                raise InvalidSetting(
+                    f"can't be used: {error}",
+                    field="evaluator",
+                    given=self._settings.evaluator,
+                    expected="it must be importable in the executors: install it there, or name its directory by "
+                    "--python-path",
+                ) from None
+            raise error
+
+    def _make_slot(self, index: int, settings: SlotSettings) -> Slot:
+        gpu = self._gpus[index % len(self._gpus)] if self._gpus else None
+        return Slot(
+            index,
+            device="cuda:0" if gpu is not None else "cpu",
+            environment=executor_environment(
+                os.environ, gpu=gpu, python_path=self._settings.python_path, slots=self._slot_count
+            ),
+            settings=settings,
+            observer=self._holdings,
+            logs=self._logs,
+            directories=self._directories,
+        )
+
+    def _make_servicer(self) -> WorkerServicer:
+        return WorkerServicer(
+            worker_id=self._identity.worker_id,
+            instance_id=self._identity.instance_id,
+            holdings=self._holdings,
+            takes_pushes=self._settings.dispatch == "push",
+            metrics=self._wire_metrics,
+            shut_down=lambda graceful, why: self.leave(Leaving.FINISH if graceful else Leaving.DRAIN, why),
+            delivery_seconds=self._settings.rpc_timeout_seconds,
+        )
+
+    def _make_link(self, advertised: tuple[str, int]) -> Link:
+        registration = registration_of(self._settings, self._identity, advertised, self._slot_count, self._gpus)
+        common = (self._settings, self._holdings, registration, self._wire_metrics, self.drain)
+        if self._settings.dispatch == "pull":
+            return SessionLink(*common)
+        return PushLink(*common, on_shutdown=lambda why: self.leave(Leaving.DRAIN, why))
+
+    async def _serve(self) -> ExitCode:
+        """Until it is to leave, or something ends it."""
+        while self._leaving is Leaving.NOT:
+            changed = asyncio.create_task(self._leaving_changed.wait())
+            await asyncio.wait({changed, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+            try:
+                self._raise_failures()
+            except Superseded as error:
+                log.error("worker.superseded", error=str(error))
+                self._holdings.set_open(False)
+                self._holdings.stop_all(StopReason.SUPERSEDED)
+                await self._unless(Leaving.KILL, self._holdings.wait_until_idle())
+                return ExitCode.SUPERSEDED
+            except Refused as error:
+                log.error("worker.refused", error=str(error))
+                return ExitCode.REFUSED
+        return await self._leave()
+
+    async def _leave(self) -> ExitCode:
+        """Leave as told: finish or hand back, deliver, say goodbye."""
+        loop = asyncio.get_running_loop()
+        self._holdings.set_open(False)
+        self._servers.serving(False)
+        if self._leaving is Leaving.FINISH:
+            await self._unless(Leaving.DRAIN, self._holdings.wait_until_idle())
+        grace = self._settings.drain_grace_seconds
+        deadline = loop.time() + grace
+        if self._leaving is Leaving.DRAIN:
+            self._holdings.stop_all(StopReason.DRAIN, _STOPPING_SHARE * grace)
+            await self._unless(Leaving.KILL, self._holdings.wait_until_idle())
+        if self._leaving is Leaving.KILL:
+            # What they were doing is still handed back: on disk at least.
+            self._holdings.stop_all(StopReason.DRAIN, 0.0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._holdings.wait_until_idle(), _KILL_SECONDS)
+        else:
+            left = max(0.0, deadline - loop.time())
+            await self._unless(Leaving.KILL, self._spool.acknowledged(None, left))
+        if len(self._spool):
+            log.warning("spool.left", outcomes=len(self._spool), directory=str(self._identity.work_dir))
+        if self._link is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._link.leave("drained"), _GOODBYE_SECONDS)
+        killed = self._leaving is Leaving.KILL
+        log.info("worker.left", killed=killed)
+        return ExitCode.CRASHED if killed else ExitCode.ENDED
+
+    async def _take_down(self) -> None:
+        """Whatever is there: tasks, executors, servers, files."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for slot in self._holdings.slots:
+            await slot.close()
+        await self._servers.stop()
+        await self._holdings.settle_background()
+        await self._spool.close()
+
+    # -- small parts ----------------------------------------------------------------------------------------------
+
+    async def _unless(self, how: Leaving, work: Coroutine[Any, Any, Any]) -> bool:
+        """Do ``work``; False if the worker was told to leave like that, or harder, before it was done."""
+        task = asyncio.create_task(work)
+        try:
+            while not task.done() and self._leaving < how:
+                changed = asyncio.create_task(self._leaving_changed.wait())
+                await asyncio.wait((task, changed), return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+        if task.cancelled():
+            return False
+        task.result()
+        return True
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.add(asyncio.create_task(work, name=name))
+
+    def _raise_failures(self) -> None:
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    def _wire_metrics(self) -> worker_pb2.WorkerMetrics:
+        return wire_metrics(
+            self._machine.figures(),
+            completed=self._instruments.completed,
+            failed=self._instruments.failed,
+            slots_busy=len(self._holdings.runs),
+            spooled=len(self._spool),
+        )
+
+    def _readiness(self) -> tuple[bool, dict[str, Any]]:
+        """For /readyz: a master has accepted this worker, and it has a slot that works."""
+        up = self._link is not None and self._link.contact.up
+        states = [slot.state.value for slot in self._holdings.slots]
+        works = any(state not in ("broken", "starting") for state in states)
+        details = {"session": up, "slots": states, "open": self._holdings.open, "spooled": len(self._spool)}
+        return up and works, details
+
+    def _unusable_work_dir(self, error: OSError) -> InvalidSetting:
+        return InvalidSetting(
+            f"can't be used: {error}",
+            field="work_dir",
+            given=str(self._identity.work_dir),
+            expected="give a --work-dir on a local disk with room, that this user may write to",
+        )
