@@ -85,9 +85,14 @@ def check_spec(spec: TaskSpec, architecture_format: str = "graph") -> TaskSpec:
         InvalidInput: With the field, what was given, what would be right. InvalidArchitecture and InvalidConfig are
             its subclasses for those two fields.
     """
+    check_architecture(spec.architecture, architecture_format)
+    return check_settings(spec, architecture_format)
+
+
+def check_settings(spec: TaskSpec, architecture_format: str = "graph") -> TaskSpec:
+    """``spec`` if everything but its architecture is right; else InvalidInput as :func:`check_spec`."""
     if spec.key:
         ids.check_text(spec.key, "key", limits.KEY_BYTES_MAX)
-    check_architecture(spec.architecture, architecture_format)
     check_config(spec.config, architecture_format)
     _integer(spec.priority, "priority", limits.PRIORITY_MIN, limits.PRIORITY_MAX)
     _integer(spec.max_attempts, "max_attempts", 1, limits.BUDGET_MAX)

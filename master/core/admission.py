@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from tenure.common import ids, limits
 from tenure.common.errors import BatchTooLarge, InvalidInput, TenureError
-from tenure.common.spec import TaskSpec, check_spec
+from tenure.common.spec import TaskSpec, check_settings, check_spec
+
+# Equal architectures come again and again (seeds, learning rates), and checking a graph costs more than all the rest.
+_REMEMBERED_MAX = 4096
+_good_architectures: OrderedDict[bytes, None] = OrderedDict()
 
 
 def admit(search: str, specs: Sequence[TaskSpec], architecture_format: str) -> None:
@@ -22,9 +28,21 @@ def admit(search: str, specs: Sequence[TaskSpec], architecture_format: str) -> N
     check_batch(len(specs), "tasks")
     for index, spec in enumerate(specs):
         try:
-            check_spec(spec, architecture_format)
+            _check(spec, architecture_format)
         except TenureError as error:
             raise error.within(f"tasks[{index}]") from None
+
+
+def _check(spec: TaskSpec, architecture_format: str) -> None:
+    text = f"{architecture_format}\0{spec.architecture}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(text, digest_size=16).digest()
+    if digest in _good_architectures:
+        check_settings(spec, architecture_format)
+        return
+    check_spec(spec, architecture_format)
+    _good_architectures[digest] = None
+    if len(_good_architectures) > _REMEMBERED_MAX:
+        _good_architectures.popitem(last=False)
 
 
 def check_batch(count: int, field: str) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from tenure.common import ids
-from tenure.common.errors import InvalidInput
 from tenure.master.core.outcomes import Judged
 from tenure.master.metrics import MasterMetrics
 from tenure.master.store import Store
-from tenure.master.store.records import Failure, Success, Verdict
+from tenure.master.store.records import Failure, Release, Success, Verdict
 
 log = structlog.get_logger()
 
@@ -42,34 +42,53 @@ async def take_outcome(store: Store, metrics: MasterMetrics, judged: Judged) -> 
     Raises:
         StoreUnavailable: Whether it was taken is unknown; call again.
     """
-    try:
-        ids.check_id(judged.task_id, "task_id")
-    except InvalidInput:
-        return Taken(Verdict.UNKNOWN_TASK)
-    if isinstance(judged, Success):
-        kind = "success"
-        verdict, urls = await store.tasks.complete(judged)
-    elif isinstance(judged, Failure):
-        kind = judged.kind.value
-        verdict, state = await store.tasks.fail(judged)
-        urls = []
-        log.warning(
-            "task.fail",
-            task=judged.task_id,
-            worker=judged.worker_id,
-            kind=kind,
-            verdict=verdict.value,
-            state=state,
-            error=judged.evidence.error_class,
-            message=judged.evidence.error_message[:500],
-            exit_signal=judged.evidence.exit_signal,
-        )
-    else:
-        kind = "release"
+    return (await take_outcomes(store, metrics, [judged]))[0]
+
+
+async def take_outcomes(store: Store, metrics: MasterMetrics, outcomes: Sequence[Judged]) -> list[Taken]:
+    """Put at most 100 outcomes of different tasks into the store; answers in order. Safe to call again.
+
+    Raises:
+        StoreUnavailable: Whether they were taken is unknown; call again.
+    """
+    successes = [each for each in outcomes if isinstance(each, Success)]
+    others = [each for each in outcomes if not isinstance(each, Success)]
+    # Started together, so that all of them are on board of one pipeline.
+    ending = asyncio.gather(*(_take_other(store, each) for each in others))
+    completed = await store.tasks.complete_all(successes)
+    ended = await ending
+    taken = {id(each): Taken(*reply) for each, reply in zip(successes, completed, strict=True)}
+    taken |= {id(each): end for each, end in zip(others, ended, strict=True)}
+    for each in outcomes:
+        kind = _kind(each)
+        metrics.outcomes.labels(kind, taken[id(each)].verdict.value).inc()
+        log.debug("task.outcome", task=each.task_id, worker=each.worker_id, kind=kind)
+    return [taken[id(each)] for each in outcomes]
+
+
+async def _take_other(store: Store, judged: Failure | Release) -> Taken:
+    if isinstance(judged, Release):
         verdict, urls = await store.tasks.release(judged)
-    metrics.outcomes.labels(kind, verdict.value).inc()
-    log.debug("task.outcome", task=judged.task_id, worker=judged.worker_id, kind=kind, verdict=verdict.value)
-    return Taken(verdict, urls)
+        return Taken(verdict, urls)
+    verdict, state = await store.tasks.fail(judged)
+    log.warning(
+        "task.fail",
+        task=judged.task_id,
+        worker=judged.worker_id,
+        kind=judged.kind.value,
+        verdict=verdict.value,
+        state=state,
+        error=judged.evidence.error_class,
+        message=judged.evidence.error_message[:500],
+        exit_signal=judged.evidence.exit_signal,
+    )
+    return Taken(verdict)
+
+
+def _kind(judged: Judged) -> str:
+    if isinstance(judged, Success):
+        return "success"
+    return judged.kind.value if isinstance(judged, Failure) else "release"
 
 
 def verdict_message(verdict: Verdict) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import time
-from collections.abc import AsyncIterator, Coroutine, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, TypeVar
 
 import structlog
 import tenacity
@@ -16,15 +18,17 @@ from tenure.master.core.outcomes import judge_outcome
 from tenure.master.loops.matchmaker import Consumer, Matchmaker
 from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.messages import checkpoint_record, evaluate_request
-from tenure.master.rpc.outcomes import Taken, take_outcome, verdict_message
+from tenure.master.rpc.outcomes import take_outcomes, verdict_message
 from tenure.master.rpc.sessions import superseded
 from tenure.master.rpc.workers import Registration, heartbeat_fields, read_renewal
 from tenure.master.settings import MasterSettings
 from tenure.master.store import Store
-from tenure.master.store.records import Grant, Release, RetryPolicy, TaskEvent, Verdict
+from tenure.master.store.records import Grant, Release, RetryPolicy, TaskEvent
 from tenure.proto import worker_pb2
 
 log = structlog.get_logger()
+
+GIVE_BACK_SECONDS = 30.0
 
 _REVOCATION_REASONS = {
     "CANCEL": "cancelled",
@@ -33,12 +37,28 @@ _REVOCATION_REASONS = {
     "UNKNOWN": "unknown",
 }
 
-# While the store is away a stream waits with its worker's outcomes rather than refuse them.
-_patiently = tenacity.AsyncRetrying(
-    retry=tenacity.retry_if_exception_type(StoreUnavailable),
-    wait=tenacity.wait_random_exponential(multiplier=0.05, max=2.0),
-    reraise=True,
-)
+_Reply = TypeVar("_Reply")
+
+
+async def _patiently(call: Callable[[], Awaitable[_Reply]], seconds: float = math.inf) -> _Reply:
+    """While the store is away a stream waits with what its worker said rather than refuse it.
+
+    Raises:
+        StoreUnavailable: After ``seconds``.
+    """
+    try:
+        return await call()
+    except StoreUnavailable:
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(StoreUnavailable),
+            wait=tenacity.wait_random_exponential(multiplier=0.05, max=2.0),
+            stop=tenacity.stop_after_delay(seconds),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                return await call()
+        raise
 
 
 class SessionEnd(Exception):
@@ -194,9 +214,8 @@ class Session:
             return
         leases = [(task_id, token) for task_id, (token, _) in self.held.items()]
         try:
-            async for attempt in _patiently.copy(stop=tenacity.stop_after_delay(self._settings.lease_ttl_seconds)):
-                with attempt:
-                    await self._store.tasks.cut(leases, self._settings.grace_ms)
+            shorten = self._store.tasks.cut
+            await _patiently(lambda: shorten(leases, self._settings.grace_ms), self._settings.lease_ttl_seconds)
         except TenureError as error:
             # The leases then live their whole TTL: later, but nothing is lost.
             log.warning("session.cut_failed", worker=self.worker_id, error=str(error))
@@ -240,30 +259,27 @@ class Session:
             self._want(_checked_slots(message.want_slots))
 
     async def _carry_out(self, outcomes: list[worker_pb2.Outcome]) -> None:
-        verdicts = await asyncio.gather(*(self._take_outcome(outcome) for outcome in outcomes))
+        judged = [judge_outcome(outcome, self.worker_id, self._retry) for outcome in outcomes]
+        taken = await _patiently(lambda: take_outcomes(self._store, self._metrics, judged))
+        for outcome in outcomes:
+            self._forget(outcome.task_id, outcome.lease_token)
+        verdicts = [
+            worker_pb2.OutcomeVerdict(
+                task_id=outcome.task_id,
+                lease_token=outcome.lease_token,
+                verdict=verdict_message(each.verdict),
+                delete_urls=each.delete_urls,
+                message=each.message,
+            )
+            for outcome, each in zip(outcomes, taken, strict=True)
+        ]
         self._send(outcome_verdicts=worker_pb2.OutcomeVerdicts(verdicts=verdicts))
-
-    async def _take_outcome(self, outcome: worker_pb2.Outcome) -> worker_pb2.OutcomeVerdict:
-        held = self.held.get(outcome.task_id)
-        judged = judge_outcome(outcome, self.worker_id, self._retry)
-        taken: Taken = await _patiently.copy()(take_outcome, self._store, self._metrics, judged)
-        if held is not None and held[0] == outcome.lease_token:
-            self._forget(outcome.task_id)
-        return worker_pb2.OutcomeVerdict(
-            task_id=outcome.task_id,
-            lease_token=outcome.lease_token,
-            verdict=verdict_message(taken.verdict),
-            delete_urls=taken.delete_urls,
-            message=taken.message,
-        )
 
     async def _register_checkpoint(self, message: worker_pb2.RegisterCheckpoint) -> None:
         record = checkpoint_record(message.checkpoint)
         ids.check_text(record.url, "checkpoint.url", limits.URL_BYTES_MAX)
-        registered: tuple[Verdict, list[str]] = await _patiently.copy()(
-            self._store.tasks.register_checkpoint, message.task_id, message.lease_token, self.worker_id, record
-        )
-        verdict, urls = registered
+        register = self._store.tasks.register_checkpoint
+        verdict, urls = await _patiently(lambda: register(message.task_id, message.lease_token, self.worker_id, record))
         self._metrics.checkpoints.labels(verdict.value).inc()
         self._send(
             checkpoint_verdict=worker_pb2.CheckpointVerdict(
@@ -293,7 +309,7 @@ class Session:
         """Renew what the worker says it holds, and tell it what it holds no more."""
         rows = [read_renewal(each, self.worker_id) for each in renewals]
         try:
-            verdicts = await asyncio.gather(*(self._store.tasks.renew(row) for row in rows))
+            verdicts = await self._store.tasks.renew_all(rows)
         except StoreUnavailable:
             return
         revocations, renewed, now = [], 0, time.monotonic()
@@ -339,7 +355,7 @@ class Session:
     async def _give_back(self, grants: list[Grant]) -> None:
         for grant in grants:
             release = Release(grant.task_id, grant.token, self.worker_id)
-            await _patiently.copy(stop=tenacity.stop_after_delay(30))(self._store.tasks.release, release)
+            await _patiently(functools.partial(self._store.tasks.release, release), GIVE_BACK_SECONDS)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def guarded() -> None:

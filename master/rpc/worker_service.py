@@ -89,7 +89,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
             master.pusher.note_heartbeat(worker_id, request.current_task_id)
         response = worker_pb2.HeartbeatResponse(acknowledged=True, should_continue=True, drain=mode == "draining")
         renewals = [read_renewal(each, worker_id) for each in request.renewals]
-        verdicts = await asyncio.gather(*(master.store.tasks.renew(each) for each in renewals))
+        verdicts = await master.store.tasks.renew_all(renewals)
         for renewal, renewed in zip(renewals, verdicts, strict=True):
             master.metrics.renewals.labels(renewed.value).inc()
             if renewed in _LOST:

@@ -30,12 +30,12 @@ ObserveScript = Callable[[str, float, int], None]
 
 @dataclass
 class _Call:
-    """One script call under way: one item of a batch, or a call with arguments of its own."""
+    """One script call under way: items of a batch, or a call with arguments of its own."""
 
     script: Script
     key: str
     future: asyncio.Future[Any]
-    item: Any = None
+    items: Sequence[Any] = ()
     encode: Encode | None = None
     arguments: Arguments = field(default_factory=list)
 
@@ -48,6 +48,11 @@ class _Command:
     key: str
     arguments: Arguments
     calls: list[_Call]
+
+    @property
+    def items(self) -> int:
+        """How many items it carries; 1 for a call with arguments of its own."""
+        return sum(len(call.items) for call in self.calls) or 1
 
 
 class Pipeline:
@@ -74,7 +79,17 @@ class Pipeline:
 
     async def item(self, script: str, key: str, item: Any, encode: Encode) -> Any:
         """One item of a batched script; returns the item's own reply."""
-        return await self._enqueue(_Call(self._scripts[script], key, self._future(), item=item, encode=encode))
+        (reply,) = await self.items(script, key, [item], encode)
+        return reply
+
+    async def items(self, script: str, key: str, items: Sequence[Any], encode: Encode) -> list[Any]:
+        """Items of a batched script, at most 100; returns their replies in order."""
+        if not items:
+            return []
+        reply: list[Any] = await self._enqueue(
+            _Call(self._scripts[script], key, self._future(), items=items, encode=encode)
+        )
+        return reply
 
     async def call(self, script: str, key: str, *arguments: bytes | str | int) -> Any:
         """A script call with arguments of its own; returns the whole reply."""
@@ -126,7 +141,7 @@ class Pipeline:
             return
         seconds = time.perf_counter() - started
         for command, reply in zip(commands, replies, strict=True):
-            self._observe(command.script.name, seconds, len(command.calls))
+            self._observe(command.script.name, seconds, command.items)
             _deliver(command, reply)
 
     async def _round_trip(self, commands: list[_Command]) -> list[Any]:
@@ -200,20 +215,22 @@ def translate(error: BaseException) -> TenureError:
 def _gather(calls: list[_Call]) -> list[_Command]:
     """Calls as commands: items of one script and shard together, up to the batch limit."""
     commands: list[_Command] = []
-    open_batches: dict[tuple[str, str], list[_Call]] = {}
+    open_batches: dict[tuple[str, str], tuple[list[_Call], int]] = {}
     for call in calls:
         if call.encode is None:
             commands.append(_Command(call.script, call.key, call.arguments, [call]))
             continue
-        batch = open_batches.get((call.script.name, call.key))
-        if batch is None or len(batch) >= BATCH_TASKS_MAX:
-            batch = open_batches[call.script.name, call.key] = []
+        kind = (call.script.name, call.key)
+        batch, size = open_batches.get(kind, ([], BATCH_TASKS_MAX))
+        if size + len(call.items) > BATCH_TASKS_MAX:
+            batch, size = [], 0
             commands.append(_Command(call.script, call.key, [], batch))
         batch.append(call)
+        open_batches[kind] = (batch, size + len(call.items))
     for command in commands:
         encode = command.calls[0].encode
         if encode is not None:
-            command.arguments = encode([call.item for call in command.calls])
+            command.arguments = encode([item for call in command.calls for item in call.items])
     return commands
 
 
@@ -229,8 +246,10 @@ def _deliver(command: _Command, reply: Any) -> None:
     elif command.calls[0].encode is None:
         _succeed(command.calls[0], reply)
     else:
-        for call, part in zip(command.calls, reply, strict=True):
-            _succeed(call, part)
+        start = 0
+        for call in command.calls:
+            _succeed(call, reply[start : start + len(call.items)])
+            start += len(call.items)
 
 
 def _succeed(call: _Call, reply: Any) -> None:

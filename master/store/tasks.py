@@ -14,7 +14,7 @@ from tenure.common.states import TaskState
 from tenure.master.store import codec
 from tenure.master.store.codec import text
 from tenure.master.store.keys import Keys
-from tenure.master.store.pipeline import Pipeline
+from tenure.master.store.pipeline import Encode, Pipeline
 from tenure.master.store.records import (
     CheckpointRecord,
     ClaimRequest,
@@ -117,11 +117,15 @@ class TaskStore:
 
     async def complete(self, success: Success) -> tuple[Verdict, list[str]]:
         """Take a success: (verdict, URLs of checkpoints to delete)."""
-        key = self._clock(success.task_id)
-        if key is None:
-            return Verdict.UNKNOWN_TASK, []
-        verdict, _, urls = await self._pipeline.item("complete", key, success, codec.complete_arguments)
-        return Verdict(text(verdict)), [text(url) for url in urls]
+        return (await self.complete_all([success]))[0]
+
+    async def complete_all(self, successes: Sequence[Success]) -> list[tuple[Verdict, list[str]]]:
+        """Take at most 100 successes of different tasks together; answers in order."""
+        replies = await self._each("complete", successes, codec.complete_arguments)
+        return [
+            (Verdict.UNKNOWN_TASK, []) if reply is None else (Verdict(text(reply[0])), [text(url) for url in reply[2]])
+            for reply in replies
+        ]
 
     async def fail(self, failure: Failure) -> tuple[Verdict, str]:
         """Take a bad end: (verdict, the state the task is in now)."""
@@ -141,13 +145,19 @@ class TaskStore:
 
     async def renew(self, renewal: Renewal) -> RenewVerdict:
         """Start the lease anew, or give it back to a holder that was away (readopt)."""
-        key = self._clock(renewal.task_id)
-        if key is None:
-            return RenewVerdict.UNKNOWN
-        reply = await self._pipeline.item("renew", key, renewal, self._encode_renewals)
-        if reply == b"OPEN":
-            reply = await self._pipeline.item("readopt", key, renewal, self._encode_renewals)
-        return RenewVerdict(text(reply))
+        return (await self.renew_all([renewal]))[0]
+
+    async def renew_all(self, renewals: Sequence[Renewal]) -> list[RenewVerdict]:
+        """Renew any number of leases; answers in order."""
+        verdicts: list[RenewVerdict] = []
+        for chunk in _chunks(list(renewals)):
+            replies = await self._each("renew", chunk, self._encode_renewals)
+            open_again = [index for index, reply in enumerate(replies) if reply == b"OPEN"]
+            readopted = await self._each("readopt", [chunk[index] for index in open_again], self._encode_renewals)
+            for index, reply in zip(open_again, readopted, strict=True):
+                replies[index] = reply
+            verdicts += [RenewVerdict.UNKNOWN if reply is None else RenewVerdict(text(reply)) for reply in replies]
+        return verdicts
 
     def _encode_renewals(self, renewals: list[Renewal]) -> Any:
         return codec.renew_arguments(self._ttl_ms, renewals)
@@ -243,6 +253,20 @@ class TaskStore:
     async def take_discarded(self, shard: int, count: int) -> list[str]:
         """URLs of checkpoints that nobody needs; the caller has them deleted."""
         return [text(url) for url in await self._pipeline.call("discard", self._keys.clocks[shard], count)]
+
+    async def _each(self, script: str, rows: Sequence[Any], encode: Encode) -> list[Any]:
+        """Each row's reply of a batched script, in order; None for ids that Tenure can't have made."""
+        replies: list[Any] = [None] * len(rows)
+        by_key: dict[str, list[int]] = {}
+        for index, row in enumerate(rows):
+            key = self._clock(row.task_id)
+            if key is not None:
+                by_key.setdefault(key, []).append(index)
+        for key, indexes in by_key.items():
+            answered = await self._pipeline.items(script, key, [rows[index] for index in indexes], encode)
+            for index, reply in zip(indexes, answered, strict=True):
+                replies[index] = reply
+        return replies
 
     def _by_shard(self, rows: Sequence[Any], task_id: Any) -> list[tuple[str, list[Any]]]:
         by_key: dict[str, list[Any]] = {}
