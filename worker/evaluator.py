@@ -69,6 +69,10 @@ class CheckpointHandle(Protocol):
 
         A checkpoint whose files don't match its manifest is skipped with a warning in the log, and the one registered
         before it is taken. Loaded with ``weights_only=True``: tensors, numbers, texts and containers of them only.
+
+        Raises:
+            CheckpointError: None is usable, and for at least one not its content but the storage or an unknown format
+                is to blame. Let it through: the attempt fails, and the work isn't thrown away in silence.
         """
 
     def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None) -> None:

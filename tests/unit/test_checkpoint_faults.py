@@ -284,7 +284,7 @@ def test_killed_before_any_operation_there_is_a_whole_checkpoint_or_none(action:
         assert len(swept) <= 1
 
 
-@pytest.mark.parametrize("operation", ["open", "write", "close", "makedirs"])
+@pytest.mark.parametrize("operation", ["open", "write", "close"])
 def test_a_remote_storage_that_fails_leaves_no_manifest(
     operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +294,7 @@ def test_a_remote_storage_that_fails_leaves_no_manifest(
     class Refused(Exception):
         pass
 
-    target: Any = MemoryFileSystem if operation in ("open", "makedirs") else MemoryFile
+    target: Any = MemoryFileSystem if operation == "open" else MemoryFile
     real = getattr(target, operation)
     count = 0
 
@@ -322,6 +322,21 @@ def test_a_remote_storage_that_fails_leaves_no_manifest(
             assert "503 slow down" in str(failure)
             assert fsspec.filesystem("memory").glob(f"{tmp_path}/{last}/**/manifest.json") == []
     assert failures >= 1
+
+
+def test_a_remote_storage_with_real_directories_is_given_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    real = MemoryFileSystem._open
+
+    def strict(self: Any, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        if "w" in mode and not self.isdir(path.rpartition("/")[0]):
+            raise FileNotFoundError(path)
+        return real(self, path, mode, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", strict)
+    written = write(f"memory://{tmp_path}")
+    assert read_checkpoint(written.url, written.digest) == STATE
 
 
 def test_a_remote_deletion_takes_the_manifest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def choose_encoding(state: Mapping[str, Any]) -> str:
     Raises:
         InvalidInput: The state holds something that could not be read back; the message names where.
     """
-    encoding = "torch" if "torch" in sys.modules else "json"
+    encoding = "json" if sys.modules.get("torch") is None else "torch"
     if not isinstance(state, Mapping):
         raise InvalidInput("must be a mapping", field="state", given=type(state).__name__)
     for key, value in state.items():

@@ -32,11 +32,8 @@ class RemoteTaskDirectory:
         self._path = str(path).rstrip("/")
 
     def begin(self, name: CheckpointName) -> RemoteWriting:
-        """Object stores need no directory; those that do have one are given it."""
-        directory = f"{self._path}/{name}"
-        with _os_errors(directory):
-            self._fs.makedirs(directory, exist_ok=True)
-        return RemoteWriting(self, name, directory)
+        """Nothing is made before the first file."""
+        return RemoteWriting(self, name, f"{self._path}/{name}")
 
     def open(self, name: CheckpointName, file: str) -> BinaryIO:
         """A local copy, so that what is verified is what is read, and it is fetched once."""
@@ -81,7 +78,12 @@ class RemoteTaskDirectory:
         """The storage's own file object."""
         path = f"{self._path}/{name}/{file}"
         with _os_errors(path):
-            return self._fs.open(path, "wb")
+            try:
+                return self._fs.open(path, "wb")
+            except FileNotFoundError:
+                # Some have real directories. Not asked for at first: S3's would make a bucket of a misspelt name.
+                self._fs.makedirs(f"{self._path}/{name}", exist_ok=True)
+                return self._fs.open(path, "wb")
 
     def _list(self, path: str) -> list[tuple[str, str]]:
         """(name, file or directory) of the entries; empty if there is nothing."""
