@@ -86,6 +86,10 @@ class CheckpointHandle(Protocol):
         Holds on return: the files are on disk, whole; the registration is on its way and reaches the master before
         anything the evaluator does next. A write that fails (disk full) is logged and counted, the evaluation goes
         on, and the previous checkpoint stays the one to resume from.
+
+        Raises:
+            InvalidInput: The state could not be read back (it holds a numpy number, an object), or a number is out of
+                range. The evaluator has to change.
         """
 
 
