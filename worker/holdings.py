@@ -22,7 +22,6 @@ from tenure.worker.leases import LeaseKey, key_of
 from tenure.worker.link import Link
 from tenure.worker.metrics import Instruments
 from tenure.worker.runs import Kind, Run, StopReason, outcome_of_leftover, release_of
-from tenure.worker.scratch import RunDirectories
 from tenure.worker.settings import WorkerSettings
 from tenure.worker.slots import Slot
 from tenure.worker.spool import Spool
@@ -53,7 +52,7 @@ class Holdings:
         settings: WorkerSettings,
         instruments: Instruments,
         spool: Spool,
-        directories: RunDirectories,
+        leftovers: Sequence[worker_pb2.EvaluateRequest],
         *,
         registers_checkpoints: bool,
     ) -> None:
@@ -65,7 +64,7 @@ class Holdings:
         self.open = False
         self._settings = settings
         self._instruments = instruments
-        self._directories = directories
+        self._leftovers = leftovers
         self._registers_checkpoints = registers_checkpoints
         self._overflow: deque[Run] = deque()
         self._numbers = itertools.count(1)
@@ -74,7 +73,7 @@ class Holdings:
     async def recover(self) -> None:
         """Take up what an earlier process of this worker left: outcomes, and leases it died under."""
         await self.spool.open()
-        for request in self._directories.take_leftovers():
+        for request in self._leftovers:
             key = key_of(request)
             if not key.token or key in self.spool:
                 continue
@@ -210,10 +209,8 @@ class Holdings:
 
     def checkpoint_saved(self, run: Run, checkpoint: worker_pb2.Checkpoint) -> None:
         """See SlotObserver."""
-        run.checkpointed()
+        run.checkpointed(checkpoint)
         self._instruments.checkpoint_size_bytes.set(checkpoint.size_bytes)
-        if self._registers_checkpoints and run.holds_lease:
-            self._directories.note_checkpoint(run.request, checkpoint)
         self._delete(self.announcements.add(run.key, checkpoint))
         self.wake_link()
 

@@ -15,6 +15,7 @@ from tenure.proto import worker_pb2
 from tenure.worker.executor_process import Exited
 from tenure.worker.leases import key_of
 from tenure.worker.pipe import Message
+from tenure.worker.scratch import Scratch
 
 Kind = worker_pb2.OutcomeKind
 
@@ -95,6 +96,7 @@ class Run:
         self.checkpointed_at: float | None = None
         self.progress = worker_pb2.Progress()
         self.progress_sent = 0
+        self.scratch: Scratch | None = None
         self.steps_start = max((named.step for named in request.checkpoints[:1]), default=0)
         self.stop_reason: StopReason | None = None
         self.stop_at = math.inf
@@ -116,8 +118,9 @@ class Run:
         """How long it has been running."""
         return 0.0 if self.started_at is None else time.monotonic() - self.started_at
 
-    def start(self, wake: Callable[[], None]) -> None:
+    def start(self, scratch: Scratch, wake: Callable[[], None]) -> None:
         """It is in an executor now; its limits count from here. ``wake`` is called when it is told to stop."""
+        self.scratch = scratch
         self.started_at = self.reported_at = time.monotonic()
         self._wake = wake
 
@@ -145,9 +148,11 @@ class Run:
             metrics=finite_metrics(message["metrics"]),
         )
 
-    def checkpointed(self) -> None:
+    def checkpointed(self, checkpoint: worker_pb2.Checkpoint) -> None:
         """It has written a checkpoint."""
         self.checkpointed_at = time.monotonic()
+        if self.scratch is not None and self.key.token:
+            self.scratch.note_checkpoint(self.request, checkpoint)
 
     def overdue(self) -> StopReason | None:
         """The limit that has passed, if any."""

@@ -1,12 +1,13 @@
-"""The directory of each run, and the note in it of the lease it is about.
+"""The scratch directory of each slot, and beside it a note of the lease that its run is about.
 
 A worker that starts finds the notes of runs that an earlier process of its was carrying out when it died, and can
-report them at once instead of letting the leases run out.
+report them at once instead of letting the leases run out. The note also keeps the last checkpoint of the run, which
+no master may have registered by then.
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,63 +16,48 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from tenure.proto import worker_pb2
-from tenure.worker.leases import LeaseKey, key_of
 
 log = structlog.get_logger()
 
 _NOTE = ".lease"
 
 
-class RunDirectories:
-    """The directories ``<run>/`` and notes ``<run>.lease`` below one directory."""
+class Scratch:
+    """One slot's directory ``slot-<n>/`` and note ``slot-<n>.lease``. Its runs use it one after the other."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
+    def __init__(self, directory: Path, slot: int) -> None:
+        self._path = directory / f"slot-{slot}"
+        self._note = self._path.with_suffix(_NOTE)
 
-    def take_leftovers(self) -> list[worker_pb2.EvaluateRequest]:
-        """The leases that an earlier process held when it died; everything here is removed."""
-        left = []
-        for note in self._directory.glob(f"*{_NOTE}"):
-            try:
-                left.append(worker_pb2.EvaluateRequest.FromString(note.read_bytes()))
-            except DecodeError:
-                # Torn by a crash of the machine; the lease then runs out by itself.
-                log.warning("run.note_unreadable", path=str(note))
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        return left
-
-    def make(self, request: worker_pb2.EvaluateRequest) -> Path:
-        """A fresh directory for the run; its note is written first."""
-        path = self._path(key_of(request))
-        self._write_note(path, request, request.checkpoints[:1])
-        path.mkdir(exist_ok=True)
-        return path
+    def begin(self, request: worker_pb2.EvaluateRequest) -> Path:
+        """The run's directory, empty; the note says whose it is. Raises OSError."""
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._write_note(request, request.checkpoints[:1])
+        return self._path
 
     def note_checkpoint(self, request: worker_pb2.EvaluateRequest, checkpoint: worker_pb2.Checkpoint) -> None:
-        """The run has written a checkpoint that no master may have registered yet when this process dies."""
+        """The run has written a checkpoint."""
         try:
-            self._write_note(self._path(key_of(request)), request, [checkpoint])
+            self._write_note(request, [checkpoint])
         except OSError as error:
             log.warning("run.note_not_written", task=request.task_id, error=str(error))
 
-    def remove(self, key: LeaseKey) -> None:
-        """The run has ended, and its outcome is kept or nobody wants it."""
-        path = self._path(key)
-        path.with_suffix(_NOTE).unlink(missing_ok=True)
+    def end(self) -> None:
+        """The run has ended, and its outcome is kept or nobody wants it: nothing of it stays."""
         try:
-            path.rmdir()
-        except OSError:
-            # The evaluation left something in it.
-            shutil.rmtree(path, ignore_errors=True)
+            os.truncate(self._note, 0)
+            for entry in os.scandir(self._path):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+        except FileNotFoundError:
+            # The run never began, or cleared the directory itself.
+            pass
+        except OSError as error:
+            log.warning("scratch.not_cleared", directory=str(self._path), error=str(error))
 
-    def _write_note(
-        self,
-        path: Path,
-        request: worker_pb2.EvaluateRequest,
-        checkpoints: Sequence[worker_pb2.Checkpoint],
-    ) -> None:
+    def _write_note(self, request: worker_pb2.EvaluateRequest, checkpoints: Sequence[worker_pb2.Checkpoint]) -> None:
         note = worker_pb2.EvaluateRequest(
             task_id=request.task_id,
             lease_token=request.lease_token,
@@ -79,10 +65,27 @@ class RunDirectories:
             search=request.search,
             checkpoints=checkpoints,
         )
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(note.SerializeToString())
-        temporary.rename(path.with_suffix(_NOTE))
+        # In place, not by rename: a note torn by a crash in between costs what no note costs.
+        self._note.write_bytes(note.SerializeToString())
 
-    def _path(self, key: LeaseKey) -> Path:
-        name = hashlib.sha256(f"{key.task_id}\0{key.token}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return self._directory / name
+
+def take_leftovers(directory: Path) -> list[worker_pb2.EvaluateRequest]:
+    """The leases that an earlier process held when it died; everything in the directory is removed.
+
+    Raises:
+        OSError: The directory can't be made or read.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    left = []
+    for note in directory.glob(f"*{_NOTE}"):
+        try:
+            request = worker_pb2.EvaluateRequest.FromString(note.read_bytes())
+        except DecodeError:
+            # Torn; the lease then runs out by itself.
+            log.warning("run.note_unreadable", path=str(note))
+            continue
+        if request.task_id:
+            left.append(request)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    return left

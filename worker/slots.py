@@ -26,7 +26,7 @@ from tenure.worker.executor_process import ExecutorProcess, Exited
 from tenure.worker.output import RunLogs
 from tenure.worker.pipe import Message, PipeBroken
 from tenure.worker.runs import Run, outcome_of, release_of
-from tenure.worker.scratch import RunDirectories
+from tenure.worker.scratch import Scratch
 
 log = structlog.get_logger()
 
@@ -94,7 +94,7 @@ class Slot:
         settings: SlotSettings,
         observer: SlotObserver,
         logs: RunLogs,
-        directories: RunDirectories,
+        scratch: Scratch,
     ) -> None:
         self.index = index
         self.device = device
@@ -105,7 +105,7 @@ class Slot:
         self._settings = settings
         self._observer = observer
         self._logs = logs
-        self._directories = directories
+        self._scratch = scratch
         self._runs_of_executor = 0
         self._replaced: ExecutorProcess | None = None
         self._ended_at: float | None = None
@@ -255,13 +255,13 @@ class Slot:
         """From the start of the run to its last message or the end of the executor."""
         self._set_state(SlotState.RUNNING)
         try:
-            work_dir = self._directories.make(run.request)
+            work_dir = self._scratch.begin(run.request)
             executor.send(evaluate_message(run, str(work_dir)))
         except (OSError, PipeBroken) as error:
             return _never_started(run, error)
         self._runs_of_executor += 1
         self.idle_gap_seconds = None if self._ended_at is None else time.monotonic() - self._ended_at
-        run.start(executor.wake)
+        run.start(self._scratch, executor.wake)
         self._observer.run_started(self, run)
         return await Execution(run, executor, self._observer, self._settings.stop_grace_seconds).follow()
 
@@ -278,7 +278,7 @@ class Slot:
     async def _end_run(self, run: Run, outcome: worker_pb2.Outcome | None) -> None:
         self._ended_at = time.monotonic()
         await self._observer.run_ended(self, run, outcome)
-        self._directories.remove(run.key)
+        self._scratch.end()
         self.run = None
         if self.state is SlotState.RUNNING:
             self._set_state(SlotState.CLEANING)

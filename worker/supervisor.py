@@ -26,7 +26,7 @@ from tenure.worker.output import RunLogs
 from tenure.worker.push_client import PushLink
 from tenure.worker.push_service import WorkerServicer
 from tenure.worker.runs import StopReason
-from tenure.worker.scratch import RunDirectories
+from tenure.worker.scratch import Scratch, take_leftovers
 from tenure.worker.serving import Servers, registration_of, write_ready_file
 from tenure.worker.session import SessionLink
 from tenure.worker.settings import WorkerSettings
@@ -85,7 +85,7 @@ class Supervisor:
         work_dir = identity.work_dir
         try:
             self._logs = RunLogs(work_dir / "logs")
-            self._directories = RunDirectories(work_dir / "runs")
+            leftovers = take_leftovers(work_dir / "runs")
         except OSError as error:
             raise self._unusable_work_dir(error) from error
         self._spool = Spool(work_dir / "spool", reserve=self._slot_count)
@@ -93,7 +93,7 @@ class Supervisor:
             settings,
             self._instruments,
             self._spool,
-            self._directories,
+            leftovers,
             registers_checkpoints=settings.dispatch == "pull",
         )
         self._servers = Servers(settings, self._instruments.registry, self._readiness)
@@ -199,7 +199,7 @@ class Supervisor:
             settings=settings,
             observer=self._holdings,
             logs=self._logs,
-            directories=self._directories,
+            scratch=Scratch(self._identity.work_dir / "runs", index),
         )
 
     def _make_servicer(self) -> WorkerServicer:
