@@ -1,14 +1,20 @@
 """Run by the interpreter of a throw-away environment: does Tenure work on the versions installed there?
 
 ``probe.py wire`` needs grpcio, protobuf, grpcio-health-checking and grpcio-reflection only; ``probe.py package``
-also imports the master, the supervisor, the client and the command line. No test framework, so that nothing but
-what is probed has a say in the versions. Each check prints its name; a failed one ends the process with a
+also imports the rest, asks the command line for its help and sends tasks from end to end. No test framework, so that
+nothing but what is probed has a say in the versions. Each check prints its name; a failed one ends the process with a
 traceback.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -18,12 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import google.protobuf
 import grpc
+import grpc.aio
 import morphml
 from google.protobuf import descriptor_pool
 from google.protobuf.internal import api_implementation
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from tenure.common.addresses import Address
 from tenure.proto import (
     EvaluateRequest,
     EvaluateResponse,
@@ -51,6 +59,7 @@ from tenure.proto import (
     WorkerServiceStub,
     add_MasterServiceServicer_to_server,
     add_WorkerServiceServicer_to_server,
+    serving,
     tenure_pb2,
     tenure_pb2_grpc,
     worker_pb2,
@@ -58,7 +67,8 @@ from tenure.proto import (
 )
 from tenure.proto.pool import POOL
 
-MORPHML_METHODS = {f"{service}.{method}" for service, methods in morphml.SERVICES.items() for method in methods}
+TESTS = Path(__file__).resolve().parent.parent
+TENURE = str(Path(sys.executable).parent / "tenure")
 TIMEOUT_SECONDS = 20.0
 
 
@@ -214,6 +224,30 @@ def health_and_reflection() -> None:
     assert any(b"lease_token" in part for part in described)
 
 
+def asynchronous_serving() -> None:
+    """What master and worker use: grpc.aio with our channel arguments, health and reflection, on a port of its own."""
+
+    async def check() -> None:
+        server = grpc.aio.server(options=serving.SERVER_OPTIONS)
+        servicer = serving.add_health_and_reflection(server, ["morphml.distributed.MasterService"])
+        address = serving.bind(server, Address("127.0.0.1", 0))
+        await server.start()
+        await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        async with grpc.aio.insecure_channel(str(address)) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+                iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health")]),
+                timeout=TIMEOUT_SECONDS,
+            )
+            described = [answer async for answer in reflect]
+            assert described[0].HasField("file_descriptor_response")
+        await server.stop(grace=None)
+
+    asyncio.run(check())
+
+
 def package_imports() -> None:
     """Everything that runs without torch."""
     import tenure.client
@@ -225,6 +259,51 @@ def package_imports() -> None:
     assert "torch" not in sys.modules
 
 
+def command_line() -> None:
+    """The help of everything, which is where a command line breaks on another version of its libraries."""
+    for arguments in ([], ["master"], ["worker"], ["tasks", "submit"], ["searches", "list"], ["workers", "drain"]):
+        done = subprocess.run([TENURE, *arguments, "--help"], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, (arguments, done.stderr)
+        assert "Usage" in done.stdout, (arguments, done.stdout)
+
+
+@contextmanager
+def running(arguments: list[str], ready_file: Path) -> Iterator[dict[str, str]]:
+    """A Tenure process, once it has said that it is ready; ended by SIGTERM, which must work."""
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "TENURE_HOME": str(ready_file.parent / "home")}
+    command = [TENURE, *arguments, "--ready-file", ready_file, "--log-format", "json"]
+    process = subprocess.Popen(command, env=environment, cwd=ready_file.parent)
+    try:
+        deadline = time.monotonic() + 90
+        while not ready_file.exists():
+            assert process.poll() is None, f"{arguments} ended with {process.returncode}"
+            assert time.monotonic() < deadline, f"{arguments} is not ready"
+            time.sleep(0.05)
+        yield json.loads(ready_file.read_text())
+        process.terminate()
+        assert process.wait(timeout=60) == 0, arguments
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def a_task_from_end_to_end() -> None:
+    """A master on its embedded store, a worker with an executor, a client, twenty tasks."""
+    from tenure.client import Client
+
+    local = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    with tempfile.TemporaryDirectory(prefix="tenure-probe-") as name:
+        folder = Path(name)
+        with running(["master", *local], folder / "master.json") as master:
+            worker = ["worker", *local, "--master", master["grpc"], "--evaluator", "evaluators:noop"]
+            with running(worker, folder / "worker.json"), Client(master["grpc"], timeout_seconds=60) as client:
+                graph = {"nodes": [{"id": "a", "operation": "relu"}], "edges": []}
+                handles = [client.search("probe").submit(graph, {"num_epochs": epochs}) for epochs in range(1, 21)]
+                assert [handle.result(timeout=90).metrics["fitness"] for handle in handles] == [1.0] * 20
+                assert client.fsck().violations == ()
+
+
 WIRE: tuple[Callable[[], None], ...] = (
     descriptors,
     bytes_both_ways,
@@ -233,8 +312,9 @@ WIRE: tuple[Callable[[], None], ...] = (
     legacy_client,
     session_stream,
     health_and_reflection,
+    asynchronous_serving,
 )
-PACKAGE: tuple[Callable[[], None], ...] = (*WIRE, package_imports)
+PACKAGE: tuple[Callable[[], None], ...] = (*WIRE, package_imports, command_line, a_task_from_end_to_end)
 
 
 def main() -> int:

@@ -45,11 +45,12 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def master(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """The address of a real master on an embedded store."""
-    ready_file = folder / "master.json"
-    command = [TENURE, "master", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file", ready_file]
-    with Program([*command, "--log-format", "json"], folder, environment) as running:
-        running.wait_for(r"master\.ready")
-        yield json.loads(ready_file.read_text())["grpc"]
+    command = [TENURE, "master", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log-format", "json"]
+    with Program(command, folder, environment) as running:
+        address = running.wait_for(r'"grpc": "([^"]+)".*"event": "master\.ready"')[1]
+        if not any('"serving": true' in line for line in running.lines):
+            running.wait_for('"serving": true')
+        yield address
 
 
 def run(name: str, folder: Path, environment: dict[str, str], *arguments: str) -> Program:
