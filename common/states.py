@@ -104,7 +104,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     _row(
         "expire",
         "LEASED",
-        "QUEUED SCHEDULED FAILED CANCELLED",
+        "QUEUED FAILED CANCELLED",
         "reaper",
         False,
         "the lease ran out on the lease clock; burns a loss",

@@ -26,6 +26,8 @@ from tenure.master.store import Store, StoreOptions, open_store
 from tenure.master.store.embedded import find_server
 
 START_TIMEOUT_SECONDS = 30.0
+# The session's server fsyncs at every write; what a power cut would do to it is nothing that these tests ask.
+MEMORY_FOLDER = Path("/dev/shm")
 # A test run that is killed must not leave servers behind: the server asks to be ended with it (Linux).
 _TIED_TO_PARENT = """
 import ctypes, os, sys
@@ -144,9 +146,12 @@ def new_prefix() -> str:
 @pytest.fixture(scope="session")
 def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
     """The session's server. Tests that kill or reconfigure one start their own :class:`StoreServer`."""
-    server = StoreServer(tmp_path_factory.mktemp("store")).start()
+    in_memory = os.access(MEMORY_FOLDER, os.W_OK)
+    folder = Path(tempfile.mkdtemp(dir=MEMORY_FOLDER)) if in_memory else tmp_path_factory.mktemp("store")
+    server = StoreServer(folder).start()
     yield server
     server.remove()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
