@@ -76,5 +76,5 @@ def test_what_cannot_be_right_is_refused_by_name(given: dict[str, object], field
 
 def test_the_environment_is_checked_like_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TENURE_WORKER_STOP_GRACE_SECONDS", "soon")
-    with pytest.raises(InvalidSetting, match="stop_grace_seconds.*'soon'"):
+    with pytest.raises(InvalidSetting, match=r"stop_grace_seconds.*'soon'"):
         load_settings()
