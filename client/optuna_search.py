@@ -38,8 +38,9 @@ log = logging.getLogger("tenure.client")
 Space = Callable[[Trial], Any]
 """Suggests parameters and returns an architecture, or a pair (architecture, config)."""
 
-# Where a task keeps its trial's parameters and their distributions: an entry of config.extra.
-PARAMETERS_EXTRA = "optuna"
+# Where a task keeps its trial's parameters and their distributions: in the graph's metadata, which no evaluator
+# reads, or, for architectures of another format, in config.extra.
+PARAMETERS_NAME = "optuna"
 _KEY = re.compile(r"^trial-(\d+)$")
 
 
@@ -144,6 +145,8 @@ class OptunaSearch:
                     end = self._tell(pending, future)
                     if on_end is not None:
                         on_end(end)
+                    elif end.error is not None:
+                        log.warning("trial %d failed: %s", end.number, end.error)
 
     # ---- asking and submitting ------------------------------------------------------------------------------------
 
@@ -155,11 +158,11 @@ class OptunaSearch:
             spec = self._spec_of(trial)
             if spec is None:
                 continue
-            content = content_key(spec.architecture, spec.config)
+            content = _content_of(spec.architecture, spec.config)
             if content in self._by_content or content in fresh:
                 repeated.append((trial, content))
             else:
-                fresh[content] = (trial, _with_parameters(spec, trial))
+                fresh[content] = (trial, _with_parameters(spec, trial, self._search.architecture_format()))
         handles = self._search.submit_many(spec for _, spec in fresh.values())
         for (content, (trial, _)), handle in zip(fresh.items(), handles, strict=True):
             self._by_content[content] = handle
@@ -206,7 +209,6 @@ class OptunaSearch:
         return TrialEnd(number, task_id, result, None, pending.repeated)
 
     def _tell_failure(self, pending: _Pending, error: TenureError) -> TrialEnd:
-        log.warning("trial %d failed: %s", pending.trial.number, error)
         pending.trial.set_user_attr("error", str(error))
         self.study.tell(pending.trial.number, state=TrialState.FAIL, skip_if_finished=True)
         return TrialEnd(pending.trial.number, pending.handle.task_id, None, error, pending.repeated)
@@ -222,7 +224,8 @@ class OptunaSearch:
         for number in range(max(len(known), max(records, default=-1) + 1)):
             record = records.get(number)
             if record is not None:
-                self._by_content.setdefault(_content_of(record), self._handle(record))
+                content = _content_of(record.architecture, record.config or Config())
+                self._by_content.setdefault(content, self._handle(record))
             if number >= len(known):
                 self._recreate(number, record)
             elif known[number].state is TrialState.RUNNING and number not in awaited:
@@ -265,32 +268,50 @@ class OptunaSearch:
 _ASKED = tuple(state for state in TrialState if state is not TrialState.WAITING)
 
 
-def _with_parameters(spec: TaskSpec, trial: Trial) -> TaskSpec:
+def _with_parameters(spec: TaskSpec, trial: Trial, architecture_format: str) -> TaskSpec:
     """The spec with the trial's parameters in it, if there is room."""
-    stored = json.dumps(
-        {name: [trial.params[name], distribution_to_json(each)] for name, each in trial.distributions.items()},
-        separators=(",", ":"),
-    )
-    room = limits.CONFIG_EXTRA_BYTES_MAX - len(PARAMETERS_EXTRA) - len(stored.encode())
+    stored = {
+        name: [trial.params[name], json.loads(distribution_to_json(distribution))]
+        for name, distribution in trial.distributions.items()
+    }
+    if architecture_format == "graph":
+        graph = json.loads(spec.architecture)
+        graph["metadata"] = {**(graph.get("metadata") or {}), PARAMETERS_NAME: stored}
+        return replace(spec, architecture=json.dumps(graph, separators=(",", ":")))
+    text = json.dumps(stored, separators=(",", ":"))
+    room = limits.CONFIG_EXTRA_BYTES_MAX - len(PARAMETERS_NAME) - len(text.encode())
     if room < 0 or len(spec.config.extra) >= limits.CONFIG_EXTRA_ENTRIES_MAX:
         log.warning("trial %d has too many parameters to keep with its task: use a study storage", trial.number)
         return spec
-    return replace(spec, config=replace(spec.config, extra={**spec.config.extra, PARAMETERS_EXTRA: stored}))
+    return replace(spec, config=replace(spec.config, extra={**spec.config.extra, PARAMETERS_NAME: text}))
+
+
+def _without_parameters(architecture: str, config: Config) -> tuple[str, Config, Any]:
+    """(architecture, config, what :func:`_with_parameters` put there or None); empty metadata counts as none."""
+    stored: Any = None
+    parsed = json.loads(architecture)
+    if isinstance(parsed, dict) and isinstance(parsed.get("metadata"), dict):
+        metadata = parsed.pop("metadata")
+        stored = metadata.pop(PARAMETERS_NAME, None)
+        architecture = json.dumps({**parsed, "metadata": metadata} if metadata else parsed)
+    extra = dict(config.extra)
+    if PARAMETERS_NAME in extra:
+        stored = json.loads(extra.pop(PARAMETERS_NAME))
+    return architecture, replace(config, extra=extra), stored
+
+
+def _content_of(architecture: str, config: Config) -> str:
+    """What two trials must share for their tasks to be one."""
+    architecture, config, _ = _without_parameters(architecture, config)
+    return content_key(architecture, config)
 
 
 def _stored_parameters(record: TaskRecord) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    text = record.config.extra.get(PARAMETERS_EXTRA) if record.config is not None else None
-    if text is None:
+    _, _, stored = _without_parameters(record.architecture, record.config or Config())
+    if stored is None:
         return None
-    stored = json.loads(text)
     params = {name: value for name, (value, _) in stored.items()}
-    return params, {name: json_to_distribution(each) for name, (_, each) in stored.items()}
-
-
-def _content_of(record: TaskRecord) -> str:
-    config = record.config or Config()
-    extra = {name: value for name, value in config.extra.items() if name != PARAMETERS_EXTRA}
-    return content_key(record.architecture, replace(config, extra=extra))
+    return params, {name: json_to_distribution(json.dumps(each)) for name, (_, each) in stored.items()}
 
 
 def _check_same(trial: FrozenTrial, record: TaskRecord) -> None:
