@@ -36,7 +36,10 @@ for _, id in ipairs(due) do
     leave(id, task)
     record(id, task, 'expired', now)
     counter('leases_expired')
-    after_failure(id, task, 'expire', now, 0, spent >= tonumber(task.max_losses))
+    local exhausted = spent >= tonumber(task.max_losses)
+    -- A dead letter tells what ended it, not an older failure that was got over.
+    if exhausted then redis.call('DEL', key('outcome', id)) end
+    after_failure(id, task, 'expire', now, 0, exhausted)
     taken[#taken + 1] = {id, redis.call('HGET', key('task', id), 'state'), task.worker, task.token}
   end
 end
