@@ -22,20 +22,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tenure.client.broker_records import FsckReport, SearchStatus, Stats, WorkerRecord
     from tenure.client.client import Client
     from tenure.client.records import (
         AttemptRecord,
         CheckpointRef,
         EventBatch,
         Failure,
-        FsckReport,
         ProgressReport,
-        SearchStatus,
-        Stats,
         TaskEvent,
         TaskRecord,
         TaskVerdict,
-        WorkerRecord,
     )
     from tenure.client.search import Search
     from tenure.client.specs import task_spec
@@ -55,14 +52,14 @@ _HOMES = {
     "CheckpointRef": "tenure.client.records",
     "EventBatch": "tenure.client.records",
     "Failure": "tenure.client.records",
-    "FsckReport": "tenure.client.records",
+    "FsckReport": "tenure.client.broker_records",
     "ProgressReport": "tenure.client.records",
-    "SearchStatus": "tenure.client.records",
-    "Stats": "tenure.client.records",
+    "SearchStatus": "tenure.client.broker_records",
+    "Stats": "tenure.client.broker_records",
     "TaskEvent": "tenure.client.records",
     "TaskRecord": "tenure.client.records",
     "TaskVerdict": "tenure.client.records",
-    "WorkerRecord": "tenure.client.records",
+    "WorkerRecord": "tenure.client.broker_records",
     "TenureError": "tenure.common.errors",
     "Config": "tenure.common.spec",
     "Requirements": "tenure.common.spec",

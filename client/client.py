@@ -8,16 +8,9 @@ from types import TracebackType
 from typing import Literal, Self
 
 from tenure.client import calls
+from tenure.client.broker_records import FsckReport, SearchStatus, Stats, WorkerRecord
 from tenure.client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Deadline
-from tenure.client.records import (
-    EventBatch,
-    FsckReport,
-    SearchStatus,
-    Stats,
-    TaskRecord,
-    TaskVerdict,
-    WorkerRecord,
-)
+from tenure.client.records import EventBatch, TaskRecord, TaskVerdict
 from tenure.client.search import Search
 from tenure.client.watch import watch_events
 from tenure.common import ids

@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from tenure.client import calls
+from tenure.client.broker_records import SearchStatus
 from tenure.client.connection import Connection, Deadline
-from tenure.client.records import SearchStatus, TaskRecord, TaskVerdict
+from tenure.client.records import TaskRecord, TaskVerdict
 from tenure.client.specs import checked, spec_from_mapping, task_spec
 from tenure.client.tasks import TaskFailed, TaskHandle, TaskResult
 from tenure.client.waiting import Waiting

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from tenure.client import calls
+from tenure.client.broker_records import SearchStatus
 from tenure.client.connection import Connection, Deadline
-from tenure.client.records import SearchStatus, TaskEvent, TaskRecord
+from tenure.client.records import TaskEvent, TaskRecord
 from tenure.client.watch import Subscription, Watcher
 from tenure.common.errors import TenureError, Unavailable
 from tenure.proto import tenure_pb2

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from tenure.client.broker_records import FsckReport
 from tenure.client.cli.exits import ExitCode
 from tenure.client.cli.options import TIMEOUT_SECONDS, MasterOption, OutputOption, TimeoutOption, connect
 from tenure.client.cli.output import OutputFormat, print_json, print_pairs
-from tenure.client.records import FsckReport
 
 
 def fsck(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from tenure.client.broker_records import FsckReport, Stats
 from tenure.client.demo.chaos import Damage
-from tenure.client.records import FsckReport, Stats, TaskRecord
+from tenure.client.records import TaskRecord
 from tenure.common.states import TaskState
 
 ACCURACY_MIN = 0.97

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from tenure.client.broker_records import SearchStatus
 from tenure.client.demo.processes import Fleet, Process
-from tenure.client.records import SearchStatus, TaskRecord
+from tenure.client.records import TaskRecord
 from tenure.client.search import Search
 from tenure.common.states import TaskState
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tenure.client.broker_records import SearchStatus
 from tenure.client.demo.accounting import ACCURACY_METRIC, Account, Promise
-from tenure.client.records import SearchStatus, TaskRecord
+from tenure.client.records import TaskRecord
 from tenure.common.states import TaskState
 
 _BEST_SHOWN = 5

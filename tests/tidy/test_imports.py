@@ -27,7 +27,7 @@ ONLY_THERE = [
         "only what runs in an executor knows torch",
     ),
     Rule({"optuna"}, ("client/",), "Optuna drives searches; the broker doesn't know it"),
-    Rule({"typer", "rich", "click"}, ("client/cli/",), "only the command line talks to a terminal"),
+    Rule({"typer", "rich", "click"}, ("client/cli/", "client/demo/"), "only the command line talks to a terminal"),
 ]
 
 # What decides does no I/O, and what describes does none either.
