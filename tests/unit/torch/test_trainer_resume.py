@@ -114,6 +114,7 @@ def test_stopped_again_and_again(looks: tuple[int, ...], undisturbed: Any, tmp_p
     assert_same_end(undisturbed, to_the_end(undisturbed[0], tmp_path), tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_twice_and_finished_by_new_processes(undisturbed: Any, tmp_path: Path) -> None:
     """Once in the middle of the second epoch, once right after its checkpoint: at most one epoch is trained anew."""
     task = undisturbed[0]
