@@ -147,7 +147,7 @@ class Scene:
         """A key of shard 0."""
         return f"{self.store.keys.prefix}:{{0}}:{name}"
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """All keys of this store, without the prefix."""
         return [key.removeprefix(f"{self.store.keys.prefix}:") for key in keys_of(self.client, self.store.keys.prefix)]
 

@@ -22,14 +22,15 @@ local function give_back(item, task)
     redis.call('RPOP', key('attempts', item.id))
   end
   leave(item.id, task)
-  redis.call('HSET', task_key, 'state', 'LEASED', 'token', item.token, 'epoch', int(item.epoch),
+  local epoch = int(math.max(item.epoch, tonumber(task.epoch)))
+  redis.call('HSET', task_key, 'state', 'LEASED', 'token', item.token, 'epoch', epoch,
     'worker', item.worker, 'leased', int(now), 'legacy', '0')
   redis.call('HDEL', task_key, 'reaped_token')
   redis.call('ZADD', key('leases'), expiry, item.id)
   recount(task.search, task.state, 'LEASED')
   offer(task.search)
   counter('readopted')
-  event(item.id, task.search, 'readopt', 'LEASED', item.worker, int(item.epoch))
+  event(item.id, task.search, 'readopt', 'LEASED', item.worker, epoch)
 end
 
 local function readopt(item)
