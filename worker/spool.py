@@ -77,15 +77,18 @@ class Spool:
         return key in self._pending
 
     async def put(self, outcome: worker_pb2.Outcome) -> None:
-        """Keep it; on return it is on disk. A disk that refuses is logged and counted: it is then kept in memory."""
+        """Keep it; on return it is on disk, and only then among the pending.
+
+        A disk that refuses is logged and counted: the outcome is then kept in memory.
+        """
         key = key_of(outcome)
-        self._pending[key] = outcome
         data = outcome.SerializeToString()
         try:
             await self._in_thread(lambda: self._files.write(key, data))
         except OSError as error:
             self.write_failures += 1
             log.error("spool.write_failed", task=outcome.task_id, epoch=outcome.epoch, error=str(error))
+        self._pending[key] = outcome
 
     def forget(self, key: LeaseKey) -> None:
         """A master has it, or will never want it. Its file goes a little later."""
