@@ -16,8 +16,8 @@ from tenure.client.records import TaskRecord
 from tenure.client.search import Search
 from tenure.common.states import TaskState
 
-# Steps that must be left for a task to be a victim: it must not end before the signal arrives.
-_STEPS_LEFT_MIN = 2
+# Training epochs that must be left for a task to be a victim: it must not end before the signal arrives.
+_STEPS_LEFT_MIN = 3
 _WORKER_KILLS_MAX = 3
 
 
@@ -131,4 +131,4 @@ def _in_the_middle(task: TaskRecord) -> bool:
     """Whether the task has a checkpoint of this run, and enough is left to do."""
     if task.checkpoint is None or task.progress is None or task.checkpoint.epoch != task.epoch:
         return False
-    return task.progress.total_steps - task.progress.step >= _STEPS_LEFT_MIN
+    return task.progress.total_steps - max(task.progress.step, task.checkpoint.step) >= _STEPS_LEFT_MIN

@@ -23,11 +23,11 @@ from tenure.client.demo.processes import Fleet
 from tenure.client.demo.screen import Screen
 from tenure.client.optuna_search import OptunaSearch, TrialEnd
 from tenure.client.search import Search
-from tenure.common.errors import TenureError, UnknownSearch
+from tenure.common.errors import InvalidSetting, TenureError, UnknownSearch
 
 # Small networks, so that a trial takes seconds on one core.
 SPACE = CnnSpace(blocks_max=2, filters=(8, 16, 32), dense_units=(0, 32, 64), dropout_max=0.3)
-CONFIG = {"dataset": "digits", "num_epochs": 8, "batch_size": 64, "learning_rate": 0.003}
+CONFIG = {"dataset": "digits", "num_epochs": 10, "batch_size": 64, "learning_rate": 0.003}
 _LOOK_SECONDS = 0.1
 
 
@@ -49,7 +49,7 @@ class Demo:
     def run(self) -> int:
         """0 if every promise held, else 1."""
         given = self._options.data_dir
-        directory = given if given is not None else Path(tempfile.mkdtemp(prefix="tenure-demo-"))
+        directory = _made(given) if given is not None else Path(tempfile.mkdtemp(prefix="tenure-demo-"))
         kept = False
         # SIGTERM ends the demo as Ctrl-C does: with its processes.
         before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -133,3 +133,16 @@ class Demo:
             return False
         self._screen.print(f"\nevery promise was kept, in {seconds:.0f} s")
         return True
+
+
+def _made(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidSetting(
+            f"can't be used: {error.strerror}",
+            field="data_dir",
+            given=str(directory),
+            expected="give a directory that this user may write",
+        ) from None
+    return directory

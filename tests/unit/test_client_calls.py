@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from scripted_master import Book, ScriptedMaster
+from scripted_service import Book, ScriptedMaster
 
 from tenure.client import Client
 from tenure.common.errors import (

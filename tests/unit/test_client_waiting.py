@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from scripted_master import Book, ScriptedMaster
+from scripted_service import Book, ScriptedMaster
 
 from tenure.client import Client, Search, SearchStatus, TaskFailed, TaskHandle, TaskState
 from tenure.common.errors import CursorExpired, TenureError, UnknownSearch, UnknownTask

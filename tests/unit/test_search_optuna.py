@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-from scripted_master import Book, ScriptedMaster
+from scripted_service import Book, ScriptedMaster
 
 from tenure.client import Client, Search
 from tenure.client.optuna_search import OptunaSearch, TrialEnd
