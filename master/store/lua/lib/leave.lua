@@ -51,7 +51,7 @@ local function drop_checkpoints(id)
   for _, text in ipairs(redis.call('LRANGE', key('checkpoints', id), 0, -1)) do
     urls[#urls + 1] = cjson.decode(text).url
   end
-  if #urls > 0 then redis.call('DEL', key('checkpoints', id)) end
+  if #urls > 0 then redis.call('DEL', key('checkpoints', id), key('retired', id)) end
   return urls
 end
 
