@@ -45,8 +45,8 @@ compat: setup ## the protocol and the package on the oldest, newest and middle v
 chaos: setup ## every fault-injection test, the long ones too
 	@$(BIN)/pytest -m chaos $(ARGS)
 
-bench: setup ## measure Tenure, and its peers beside it
-	@$(BIN)/python bench/run.py $(ARGS)
+bench: setup ## measure Tenure (BENCH=bench/… only that one, ARGS=… for it)
+	@for script in $(or $(BENCH),$(wildcard bench/*.py)); do $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
 clean: ## remove the environments, caches and builds that make has created
 	@rm -rf $(VENV) .make .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
