@@ -87,6 +87,9 @@ class MasterMetrics:
         self.store_memory_bytes = self._gauge("tenure_store_memory_bytes", "Memory of the store", ["kind"])
         self.store_aof_ok = self._gauge("tenure_store_aof_ok", "1 while the append-only file can be written")
         self.store_restarts = self._gauge("tenure_store_restarts", "How often the embedded server was started again")
+        self.fsck_violations = self._gauge(
+            "tenure_store_fsck_violations", "Found by the last `tenure fsck` that asked this master"
+        )
         self.forgotten = self._counter("tenure_tasks_forgotten", "Ended tasks deleted by retention")
 
     def observe_script(self, script: str, seconds: float, items: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from tenure import __version__
 from tenure.common.errors import InvalidSetting
 from tenure.proto import worker_pb2
 from tenure.worker.executor_process import executor_environment
@@ -145,6 +146,9 @@ class Supervisor:
             raise self._unusable_work_dir(error) from error
         self._link = self._make_link(await self._servers.start(self._make_servicer()))
         await self._start_slots()
+        self._instruments.info.info(
+            {"worker": self._identity.worker_id, "version": __version__, "dispatch": self._settings.dispatch}
+        )
         self._instruments.registry.register(StateCollector(self._holdings, self._machine))
         self._holdings.link = self._link
         self._holdings.open = True

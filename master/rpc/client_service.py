@@ -236,6 +236,7 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
     async def Fsck(self, request: tenure_pb2.FsckRequest, context: Any) -> tenure_pb2.FsckResponse:
         """Prove that indexes and tasks agree."""
         checked, violations = await self._store.fsck.run()
+        self._master.metrics.fsck_violations.set(len(violations))
         if violations:
             log.error("store.fsck", checked=checked, violations=len(violations), first=violations[0])
         return tenure_pb2.FsckResponse(tasks_checked=checked, violations=violations[:10_000])
