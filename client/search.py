@@ -11,11 +11,11 @@ from tenure.client import calls
 from tenure.client.broker_records import SearchStatus
 from tenure.client.connection import Connection, Deadline
 from tenure.client.records import TaskRecord, TaskVerdict
-from tenure.client.specs import checked, spec_from_mapping, task_spec
+from tenure.client.specs import check_range, checked, checked_item, task_spec
 from tenure.client.tasks import TaskFailed, TaskHandle, TaskResult
 from tenure.client.waiting import Waiting
 from tenure.common import ids, limits
-from tenure.common.errors import InvalidInput, TenureError, UnknownSearch
+from tenure.common.errors import TenureError, UnknownSearch
 from tenure.common.spec import Config, Requirements, TaskSpec
 from tenure.common.states import TaskState
 from tenure.proto import tenure_pb2
@@ -111,7 +111,7 @@ class Search:
         chunk_bytes = 0
         architecture_format = self.architecture_format()
         for position, task in enumerate(tasks):
-            spec = _checked_item(task, architecture_format, position)
+            spec = checked_item(task, architecture_format, position)
             size = len(spec.architecture)
             if chunk and (len(chunk) == limits.BATCH_TASKS_MAX or chunk_bytes + size > _SUBMIT_BYTES_MAX):
                 handles += self._send(chunk)
@@ -278,7 +278,14 @@ class Search:
             max_leased: Most tasks leased at one time; 0 = no limit.
             architecture_format: ``graph`` (MorphML's, checked at submit) or ``json`` (for evaluators of your
                 own).
+
+        Raises:
+            InvalidInput: A setting is out of range.
+            WrongState: The format would change under tasks that exist.
         """
+        check_range("priority", priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
+        check_range("weight", weight, limits.WEIGHT_MIN, limits.WEIGHT_MAX)
+        check_range("max_leased", max_leased, 0, _MAX_LEASED_MAX)
         request = tenure_pb2.PutSearchRequest(
             name=self.name,
             priority=priority,
@@ -329,18 +336,6 @@ class Search:
         if record.state is TaskState.SUCCEEDED:
             return TaskResult.of(record)
         raise TaskFailed(self.record(record.task_id, full=True) if not record.attempt_records else record)
-
-
-def _checked_item(task: TaskSpec | Mapping[str, Any], architecture_format: str, position: int) -> TaskSpec:
-    try:
-        return checked(task if isinstance(task, TaskSpec) else spec_from_mapping(task), architecture_format)
-    except InvalidInput as error:
-        raise error.within(f"tasks[{position}]") from None
-
-
-def _check_range(field: str, value: float | None, least: float, most: float) -> None:
-    if value is not None and not least <= value <= most:
-        raise InvalidInput("out of range", field=field, given=value, expected=f"{least:g} to {most:g}")
 
 
 def _task_id(task: TaskRef) -> str:

@@ -105,6 +105,20 @@ def checked(spec: TaskSpec, architecture_format: str) -> TaskSpec:
     return spec if spec.key else replace(spec, key=content_key(spec.architecture, spec.config))
 
 
+def checked_item(task: TaskSpec | Mapping[str, Any], architecture_format: str, position: int) -> TaskSpec:
+    """:func:`checked` for one of many, a spec or a mapping; its error names the position (``tasks[3].key``)."""
+    try:
+        return checked(task if isinstance(task, TaskSpec) else spec_from_mapping(task), architecture_format)
+    except InvalidInput as error:
+        raise error.within(f"tasks[{position}]") from None
+
+
+def check_range(field: str, value: float | None, least: float, most: float) -> None:
+    """InvalidInput unless ``value`` is None or in the range, ends included."""
+    if value is not None and not least <= value <= most:
+        raise InvalidInput("out of range", field=field, given=value, expected=f"{least:g} to {most:g}")
+
+
 def to_message(spec: TaskSpec) -> Any:
     """``tenure.v1.TaskSpec``."""
     return tenure_pb2.TaskSpec(

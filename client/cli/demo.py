@@ -9,14 +9,14 @@ import typer
 
 
 def demo(
-    trials: Annotated[int, typer.Option("--trials", min=1, max=1000, help="Architectures to try.")] = 18,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 2,
+    trials: Annotated[int, typer.Option("--trials", metavar="N", min=1, max=1000, help="Architectures to try.")] = 18,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, max=64, help="Worker processes.")] = 2,
     chaos: Annotated[bool, typer.Option("--chaos/--no-chaos", help="Kill a worker and the master on the way.")] = True,
     data_dir: Annotated[
         Path | None,
         typer.Option("--data-dir", metavar="DIR", help="Where the store and logs go. Default: a temporary directory."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the search.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the search.")] = 0,
 ) -> None:
     """Watch a real architecture search go through Tenure, with a worker and the master killed on the way.
 

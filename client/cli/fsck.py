@@ -27,8 +27,12 @@ def fsck(
         Path | None,
         typer.Option("--data-dir", metavar="DIR", help="Of the embedded store.", show_default=False),
     ] = None,
-    key_prefix: Annotated[str, typer.Option("--key-prefix", help="With --store: first part of every key.")] = "tenure",
-    shards: Annotated[int, typer.Option("--shards", min=1, help="With --store: its number of shards.")] = 1,
+    key_prefix: Annotated[
+        str, typer.Option("--key-prefix", metavar="TEXT", help="With --store: first part of every key.")
+    ] = "tenure",
+    shards: Annotated[
+        int, typer.Option("--shards", metavar="N", min=1, help="With --store: its number of shards.")
+    ] = 1,
     master: MasterOption = None,
     output: OutputOption = OutputFormat.TABLE,
     timeout: TimeoutOption = TIMEOUT_SECONDS,

@@ -25,7 +25,7 @@ MasterOption = Annotated[
 ]
 OutputOption = Annotated[
     OutputFormat,
-    typer.Option("--output", help="For people, or one JSON document on stdout for programs."),
+    typer.Option("--output", metavar="table|json", help="For people, or one JSON document on stdout for programs."),
 ]
 TimeoutOption = Annotated[
     float,

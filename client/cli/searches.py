@@ -78,15 +78,18 @@ def show(
 def set_(
     name: SearchArgument,
     priority: Annotated[
-        int | None, typer.Option("--priority", help="-100 to 100; higher is served first.", show_default=False)
+        int | None,
+        typer.Option("--priority", metavar="N", help="-100 to 100; higher is served first.", show_default=False),
     ] = None,
     weight: Annotated[
         float | None,
-        typer.Option("--weight", help="0.01 to 100; share among equal priorities.", show_default=False),
+        typer.Option("--weight", metavar="X", help="0.01 to 100; share among equal priorities.", show_default=False),
     ] = None,
     max_leased: Annotated[
         int | None,
-        typer.Option("--max-leased", help="Most tasks leased at one time; 0 = no limit.", show_default=False),
+        typer.Option(
+            "--max-leased", metavar="N", help="Most tasks leased at one time; 0 = no limit.", show_default=False
+        ),
     ] = None,
     architecture_format: Annotated[
         str | None,
@@ -172,7 +175,9 @@ def wait(
     name: SearchArgument,
     wait_seconds: Annotated[
         float | None,
-        typer.Option("--wait-seconds", min=0, help="Give up waiting after this long.", show_default="never"),
+        typer.Option(
+            "--wait-seconds", metavar="SECONDS", min=0, help="Give up waiting after this long.", show_default="never"
+        ),
     ] = None,
     master: MasterOption = None,
     output: OutputOption = OutputFormat.TABLE,

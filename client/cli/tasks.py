@@ -30,7 +30,9 @@ app = typer.Typer(no_args_is_help=True)
 
 StatesOption = Annotated[
     list[TaskState] | None,
-    typer.Option("--state", help="Only tasks in this state; may be given several times.", show_default=False),
+    typer.Option(
+        "--state", metavar="STATE", help="Only tasks in this state; may be given several times.", show_default=False
+    ),
 ]
 
 
@@ -83,7 +85,7 @@ def submit(
 def list_(
     search: SearchOption,
     state: StatesOption = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Most tasks to list.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most tasks to list.")] = 100,
     master: MasterOption = None,
     output: OutputOption = OutputFormat.TABLE,
     timeout: TimeoutOption = TIMEOUT_SECONDS,

@@ -152,8 +152,8 @@ class Fleet:
         self._master = Process("master", arguments, self.logs, {})
         return self._master
 
-    def start_worker(self) -> Process:
-        """Start one more worker, under a new id."""
+    def start_worker(self, *more: str) -> Process:
+        """Start one more worker, under a new id, with ``more`` options."""
         self._started_workers += 1
         name = f"worker-{self._started_workers}"
         options = {
@@ -165,7 +165,7 @@ class Fleet:
             "--work-dir": str(self.directory / "workers" / name),
             "--checkpoints": (self.directory / "checkpoints").absolute().as_uri(),
         }
-        arguments = ["worker", *(part for option in options.items() for part in option)]
+        arguments = ["worker", *(part for option in options.items() for part in option), *more]
         # One thread each: the workers share the machine's cores.
         worker = Process(name, arguments, self.logs, {"TENURE_TORCH_THREADS": "1"})
         self.workers.append(worker)

@@ -1,0 +1,49 @@
+"""The examples, as a reader would run them: against a real master and a real worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tenure.client.demo.processes import Fleet
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with Fleet(tmp_path) as fleet:
+        fleet.start_master().wait_ready()
+        yield fleet
+
+
+def run(example: str, fleet: Fleet) -> str:
+    environment = {**os.environ, "TENURE_MASTER": fleet.master.facts["grpc"]}
+    command = [sys.executable, str(EXAMPLES / example)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_first_search(fleet: Fleet) -> None:
+    pytest.importorskip("torch")
+    fleet.start_worker().wait_ready()
+    lines = run("first_search.py", fleet).splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert "parameters: accuracy 0." in line
+
+
+def test_custom_evaluator(fleet: Fleet) -> None:
+    fleet.start_worker("--evaluator", "custom_evaluator:evaluate", "--python-path", str(EXAMPLES)).wait_ready()
+    output = run("custom_evaluator.py", fleet)
+    assert output.startswith("best of 6: 0.0")
+    # A second run of the program finds the results that are there.
+    assert run("custom_evaluator.py", fleet) == output
