@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -114,7 +113,7 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
         verdicts = await self._store.tasks.requeue(check_task_ids(request.task_ids))
         return _verdicts(verdicts)
 
-    async def Watch(self, request: tenure_pb2.WatchRequest, context: Any) -> AsyncIterator[tenure_pb2.WatchResponse]:
+    async def Watch(self, request: tenure_pb2.WatchRequest, context: Any) -> None:
         """Every transition after the cursor, then live; resumable at any master."""
         if request.search:
             await self._store.searches.get(ids.check_search_name(request.search))
@@ -124,26 +123,22 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
             cursor = subscription.start
             if request.cursor:
                 await self._store.events.check(request.cursor)
-                async for past in self._catch_up(request, subscription.start):
-                    yield past
-            yield tenure_pb2.WatchResponse(cursor=cursor)
+                async for past, events in self._store.events.between(request.cursor, cursor):
+                    await context.write(_watch_response(past, events, request.search))
+            await context.write(tenure_pb2.WatchResponse(cursor=cursor))
             while True:
                 try:
                     batch = await asyncio.wait_for(subscription.queue.get(), KEEPALIVE_SECONDS)
                 except TimeoutError:
-                    yield tenure_pb2.WatchResponse(cursor=cursor)
+                    await context.write(tenure_pb2.WatchResponse(cursor=cursor))
                     continue
                 if batch is None:
                     raise Unavailable("the watch fell behind or the store lost events", expected="resume by the cursor")
                 cursor, events = batch
-                yield _watch_response(cursor, events, request.search)
+                await context.write(_watch_response(cursor, events, request.search))
         finally:
             self._master.follower.unsubscribe(subscription)
             self._master.metrics.watchers.dec()
-
-    async def _catch_up(self, request: tenure_pb2.WatchRequest, until: str) -> AsyncIterator[tenure_pb2.WatchResponse]:
-        async for cursor, events in self._store.events.between(request.cursor, until):
-            yield _watch_response(cursor, events, request.search)
 
     # ---- searches -------------------------------------------------------------------------------------------------
 

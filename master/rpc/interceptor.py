@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -56,11 +56,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, handle: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+    def _stream(self, handle: Callable[..., Awaitable[None]], method: str) -> Callable[..., Awaitable[None]]:
+        """Streaming handlers are coroutines that write to their context, never generators: a generator whose peer dies
+        while a message is being sent is left suspended, and what it holds is let go whenever it is collected."""
+
+        async def call(request: Any, context: Any) -> None:
             try:
-                async for message in handle(request, context):
-                    yield message
+                await handle(request, context)
             except TenureError as error:
                 log.debug("call.refused", method=method, error=str(error))
                 await abort(context, error)

@@ -138,9 +138,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
             has_task=bool(grants), tasks=[evaluate_request(grant, master.settings.lease_ttl_ms) for grant in grants]
         )
 
-    async def Session(
-        self, messages: AsyncIterator[worker_pb2.SessionUp], context: Any
-    ) -> AsyncIterator[worker_pb2.SessionDown]:
+    async def Session(self, messages: AsyncIterator[worker_pb2.SessionUp], context: Any) -> None:
         """A Tenure worker's stream; see docs/protocol-session.md."""
         master = self._master
         first = await anext(aiter(messages), None)
@@ -155,7 +153,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         reader = asyncio.create_task(session.run(first.hello, messages, master.welcome()))
         try:
             async for message in session.outgoing():
-                yield message
+                await context.write(message)
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)

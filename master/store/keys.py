@@ -24,6 +24,7 @@ key (after ``tenure:{shard}:``)         type   what
 ``ready:<class>|<search>``              zset   QUEUED ids by (priority, submission number)
 ``classes:<search>``                    set    requirement classes with ready tasks
 ``class-requirements``                  hash   class -> requirements JSON
+``class-tasks``                         hash   class -> how many tasks have it, whatever their state
 ``fair:<class>``                        zset   searches to serve by (priority, pass)
 ``scheduled``                           zset   SCHEDULED ids by lease-clock time
 ``leases``                              zset   LEASED ids by expiry in lease-clock time: the only index of active work

@@ -54,7 +54,7 @@ class SearchStore:
         return [await self._overview(key) for key in self._keys.clocks]
 
     async def requirement_classes(self) -> dict[str, Requirements]:
-        """All requirement classes that tasks have been submitted with."""
+        """All requirement classes that tasks have."""
         classes: dict[str, Requirements] = {}
         for key in self._keys.clocks:
             flat = await self._pipeline.call("classes", key)

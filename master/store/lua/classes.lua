@@ -1,4 +1,4 @@
--- classes: every requirement class that tasks were submitted with. Reads only.
+-- classes: every requirement class that tasks have. Reads only.
 --
 -- @include lib/base.lua
 -- @flags   no-writes

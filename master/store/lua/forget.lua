@@ -15,11 +15,15 @@ local now = wall_ms()
 
 local function forget(id, state)
   local task_key = key('task', id)
-  local task = redis.call('HMGET', task_key, 'key', 'payload')
+  local task = redis.call('HMGET', task_key, 'key', 'payload', 'class')
   redis.call('HDEL', key('keys', search), task[1])
   if redis.call('HINCRBY', key('payload-refs'), task[2], -1) <= 0 then
     redis.call('HDEL', key('payload-refs'), task[2])
     redis.call('DEL', key('payload', task[2]))
+  end
+  if redis.call('HINCRBY', key('class-tasks'), task[3], -1) <= 0 then
+    redis.call('HDEL', key('class-tasks'), task[3])
+    redis.call('HDEL', key('class-requirements'), task[3])
   end
   redis.call('ZREM', key('ended', search .. ':' .. state), id)
   redis.call('ZREM', key('members', search), id)

@@ -50,6 +50,7 @@ for i, task in ipairs(request.tasks) do
       redis.call('SET', key('payload', task.payload), ARGV[1 + request.blobs[task.payload]])
     end
     redis.call('HSETNX', key('class-requirements'), task.class, task.requirements)
+    redis.call('HINCRBY', key('class-tasks'), task.class, 1)
     redis.call('HSET', key('task', task.id), 'state', state, 'search', search, 'class', task.class,
       'priority', task.priority, 'seq', seq, 'key', task.key, 'payload', task.payload, 'submitted', int(now),
       'attempts', 0, 'max_attempts', task.max_attempts, 'losses', 0, 'max_losses', task.max_losses, 'ooms', 0,
