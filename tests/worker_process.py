@@ -55,7 +55,7 @@ class WorkerProcess:
         return self._process.pid
 
     async def spawn(self, master: str, **settings: Any) -> None:
-        """Start it without waiting for anything."""
+        """Start it without waiting for anything. A setting that is None keeps its default."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TENURE_")}
         given: dict[str, Any] = {
             "worker_id": self.name,
@@ -72,7 +72,9 @@ class WorkerProcess:
             "drain_grace_seconds": 10,
             **settings,
         }
-        environment |= {f"TENURE_WORKER_{name.upper()}": str(value) for name, value in given.items()}
+        environment |= {
+            f"TENURE_WORKER_{name.upper()}": str(value) for name, value in given.items() if value is not None
+        }
         environment |= {"TENURE_MASTER": master, JOURNAL_ENV: str(self.journal_path)}
         self._ready_file.unlink(missing_ok=True)
         with self.log_path.open("ab") as log:
