@@ -152,10 +152,14 @@ class Scene:
         return [key.removeprefix(f"{self.store.keys.prefix}:") for key in keys_of(self.client, self.store.keys.prefix)]
 
     def dump(self, without: Iterable[str] = RESTLESS) -> dict[str, Any]:
-        """Every key's whole value."""
+        """Every key's whole value, but for when a search was last spoken of."""
         left_out = {self.key(name) for name in without}
         keys = [key for key in keys_of(self.client, self.store.keys.prefix) if key not in left_out]
-        return {key: read_key(self.client, key) for key in keys}
+        values = {key: read_key(self.client, key) for key in keys}
+        for value in values.values():
+            if isinstance(value, dict):
+                value.pop(b"changed", None)
+        return values
 
 
 def read_key(client: redis.Redis, key: str) -> Any:

@@ -62,7 +62,12 @@ class SearchStore:
         return classes
 
     async def _overview(self, key: str, *names: str) -> Overview:
-        figures, counters, searches = await self._pipeline.call("overview", key, *names)
+        offset: str = "0"
+        searches: list[SearchView] = []
+        while offset:
+            figures, counters, rows, cursor = await self._pipeline.call("overview", key, offset, *names)
+            searches += [codec.search_view(*row) for row in rows]
+            offset = text(cursor)
         clock, _, leases, due, scheduled, _ = figures
         return Overview(
             lease_clock_ms=int(clock),
@@ -70,7 +75,7 @@ class SearchStore:
             leases_due=int(due),
             scheduled=int(scheduled),
             counters={name: int(value) for name, value in pairs(counters).items()},
-            searches=[codec.search_view(*row) for row in searches],
+            searches=searches,
         )
 
     def _key(self, name: str) -> str:

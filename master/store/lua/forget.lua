@@ -1,4 +1,5 @@
--- forget: retention. Deletes the oldest ended tasks of a search beyond an age or a count, with all their keys.
+-- forget: retention. Deletes the oldest ended tasks of a search beyond an age or a count, with all their keys, and the
+-- search itself once it is empty and was left alone for the same age.
 --
 -- @include lib/base.lua lib/queue.lua lib/leave.lua
 -- @flags   allow-oom
@@ -7,8 +8,8 @@
 -- ARGV[2]  the most ended tasks to keep for each end state
 -- ARGV[3]  the greatest age in ms
 -- ARGV[4]  the most to delete, at most 100
--- Replies  how many were deleted
--- Events   forget
+-- Replies  how many tasks were deleted
+-- Events   forget; search (task id empty, state forgotten)
 -- Retry    safe
 local search, keep, age, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = wall_ms()
@@ -48,4 +49,18 @@ for _, state in ipairs({'SUCCEEDED', 'FAILED', 'CANCELLED'}) do
   for _, id in ipairs(ids) do forget(id, state) end
   deleted = deleted + #ids
 end
+
+local function forget_search()
+  local search_key = key('search', search)
+  local touched = 0
+  for _, at in ipairs(redis.call('HMGET', search_key, 'created', 'changed', 'last_ended')) do
+    touched = math.max(touched, tonumber(at or '0'))
+  end
+  if touched == 0 or now - touched <= age then return end
+  redis.call('DEL', search_key)
+  redis.call('ZREM', key('searches'), search)
+  event('', search, 'search', 'forgotten')
+end
+
+if redis.call('EXISTS', key('members', search)) == 0 then forget_search() end
 return deleted

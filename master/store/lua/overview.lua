@@ -3,10 +3,11 @@
 -- @include lib/base.lua lib/queue.lua
 -- @flags   no-writes
 -- KEYS[1]  the shard's clock
--- ARGV…    search names; none = all (of at most 1,000 searches)
+-- ARGV[1]  offset into all searches, the oldest first
+-- ARGV[2…] search names; none = all, 500 a call
 -- Replies  [[lease clock ms, wall ms, leases, due leases, scheduled, event stream length], counters as a flat list,
---          [[search, its hash as a flat list, ms the oldest queued task has waited or '-1'], …]]
-local SEARCHES_MAX = 1000
+--          [[search, its hash as a flat list, ms the oldest queued task has waited or '-1'], …], next offset or '']
+local STEP = 500
 
 -- Within one priority the order is that of submission, so the head of each priority is its oldest.
 local function oldest_wait(search, now)
@@ -24,8 +25,13 @@ local function oldest_wait(search, now)
 end
 
 local now, clock = wall_ms(), lease_ms()
-local names = ARGV
-if #names == 0 then names = redis.call('ZRANGE', key('searches'), 0, SEARCHES_MAX - 1) end
+local names, next_offset = {}, ''
+for i = 2, #ARGV do names[i - 1] = ARGV[i] end
+if #names == 0 then
+  local from = tonumber(ARGV[1])
+  names = redis.call('ZRANGE', key('searches'), from, from + STEP - 1)
+  if #names == STEP then next_offset = int(from + STEP) end
+end
 local searches = {}
 for _, name in ipairs(names) do
   local hash = redis.call('HGETALL', key('search', name))
@@ -33,4 +39,4 @@ for _, name in ipairs(names) do
 end
 return {{int(clock), int(now), redis.call('ZCARD', key('leases')),
   redis.call('ZCOUNT', key('leases'), '-inf', int(clock)), redis.call('ZCARD', key('scheduled')),
-  redis.call('XLEN', key('events'))}, redis.call('HGETALL', key('counters')), searches}
+  redis.call('XLEN', key('events'))}, redis.call('HGETALL', key('counters')), searches, next_offset}

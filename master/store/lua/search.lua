@@ -9,6 +9,7 @@
 local call = cjson.decode(ARGV[1])
 local search_key = key('search', call.name)
 local known = redis.call('HGET', search_key, 'format')
+local priority_before = tonumber(redis.call('HGET', search_key, 'priority') or '0')
 if not known and not call.create then return 'UNKNOWN_SEARCH' end
 local settings = call.settings
 if known and settings.format and settings.format ~= known
@@ -23,7 +24,8 @@ if not known then
 end
 for name, value in pairs(settings) do redis.call('HSET', search_key, name, tostring(value)) end
 if call.status then redis.call('HSET', search_key, 'status', call.status) end
-if settings.priority then
+redis.call('HSET', search_key, 'changed', int(now))
+if settings.priority and tonumber(settings.priority) ~= priority_before then
   redis.call('HSET', search_key, 'pass', string.format('%.3f', present_pass(settings.priority)))
   offer_anew(call.name)
 else
