@@ -79,6 +79,8 @@ class Environment:
         self.path = path
         self.python = path / "bin" / "python"
         self.state_file = path / "tenure-setup.json"
+        # There while pip works: what a killed pip leaves behind can look installed and not be.
+        self.unfinished = path / "tenure-setup.unfinished"
 
     def holds(self, extra: str) -> bool:
         """Whether it has ``extra``'s packages as pyproject.toml and the constraints ask for them now."""
@@ -89,7 +91,9 @@ class Environment:
         return state.get("digest") == digest() and extra in state.get("extras", [])
 
     def version(self) -> tuple[int, ...] | None:
-        """Its Python's version if it runs and has pip; None if it is broken or absent."""
+        """Its Python's version if it runs, has pip and isn't half installed; else None."""
+        if self.unfinished.exists():
+            return None
         code = "import pip, sys; print(*sys.version_info[:3])"
         try:
             probe = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=False)
@@ -116,22 +120,29 @@ class Environment:
     def _remove(self) -> None:
         if not self.path.exists():
             return
-        foreign = {entry.name for entry in self.path.iterdir()} - VENV_PARTS - {self.state_file.name}
+        foreign = {entry.name for entry in self.path.iterdir()} - VENV_PARTS
         if not (self.path / "pyvenv.cfg").exists() and foreign:
             raise SetupError(f"{self.path} exists and is no virtual environment: move it away, or set VENV=…")
-        say(f"removing {self.path.name}: its Python doesn't run, or is another one than asked for")
+        say(f"removing {self.path.name}: it is half installed, its Python doesn't run, or another one was asked for")
         shutil.rmtree(self.path)
 
     def install(self, extra: str) -> None:
         """Install the project, editable, with ``extra``; remember it once all of it is there."""
         self.state_file.unlink(missing_ok=True)
+        self.unfinished.touch()
         command = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         command += ["--progress-bar", "off", "-c", str(CONSTRAINTS), "-e", f"{ROOT}[{extra}]"]
-        run_with_progress(command)
+        try:
+            run_with_progress(command)
+        except SetupError:
+            # pip itself gave up, and undid what it had begun.
+            self.unfinished.unlink()
+            raise
         state = {"digest": digest(), "extras": sorted({extra} | CONTAINS[extra])}
         partial = self.state_file.with_suffix(".partial")
         partial.write_text(json.dumps(state))
         partial.replace(self.state_file)
+        self.unfinished.unlink()
 
 
 def has_module(name: str) -> bool:
@@ -172,16 +183,21 @@ def worth_showing(line: str) -> str | None:
     return None
 
 
+def is_usable(environment: Environment, python_chosen: bool) -> bool:
+    """Whether it runs and is of a version that will do: any that Tenure supports, or the one that was asked for."""
+    version = environment.version()
+    if version is None:
+        return False
+    return version[:2] == sys.version_info[:2] if python_chosen else version >= (3, 11)
+
+
 def set_up(environment: Environment, extra: str, python_chosen: bool) -> None:
     """Bring ``environment`` up to date for ``extra``."""
-    version = environment.version()
-    usable = version is not None and version >= (3, 11)
-    if python_chosen and version is not None:
-        usable = version[:2] == sys.version_info[:2]
-    if usable and environment.holds(extra):
+    if is_usable(environment, python_chosen) and environment.holds(extra):
         return
     with one_at_a_time():
-        if not usable:
+        # Asked again: another run may have just finished it.
+        if not is_usable(environment, python_chosen):
             environment.create()
         if not environment.holds(extra):
             say(f"installing tenure[{extra}]; the first time takes minutes, most of them for torch")
