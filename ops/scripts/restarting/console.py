@@ -1,0 +1,175 @@
+"""What both commands share: options, exit codes, what they print."""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from restarting.accounting import Accounting, shortened
+from restarting.processes import CannotRestart, Output, Recipe, RestartFailed
+from tenure.client import Client
+from tenure.common.errors import InvalidSetting, TenureError
+
+DEFAULT_MASTER = "127.0.0.1:50051"
+
+
+class Exit(enum.IntEnum):
+    """Exit codes; where a number of ``tenure`` means the same, it is the same."""
+
+    KEPT = 0
+    BROKEN = 1
+    USAGE = 2
+    UNAVAILABLE = 3
+    FAILED = 6
+    INTERRUPTED = 130
+
+
+EXIT_CODES = """\
+Exit codes:
+    0  done, and every promise was kept (or, with --dry-run, it could be done)
+    1  done, but a promise broke, or something did not come back to work; the report says what
+    2  bad usage, or what is named can't be restarted from here; nothing was changed
+    3  no master answers, so nothing could be proved; nothing was changed
+    6  a process did not end or start again, or no master answers any more; the message says what to do
+  130  stopped by Ctrl-C
+"""
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Options that both commands have."""
+    parser.add_argument("--master", metavar="H:P[,H:P…]", help="masters to ask for the accounts (TENURE_MASTER)")
+    parser.add_argument(
+        "--settle-timeout",
+        metavar="S",
+        type=seconds,
+        default=90.0,
+        help="how long workers may take to come back and renew their leases (default: 90)",
+    )
+    parser.add_argument("--log", metavar="FILE", type=Path, help="append output here, instead of where it goes now")
+    parser.add_argument("--skip-fsck", action="store_true", help="don't check the store's indexes at the end")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done; change nothing")
+    parser.add_argument("--output", choices=("text", "json"), default="text", help="json: one document on stdout")
+
+
+def seconds(text: str) -> float:
+    """An argument in seconds."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("give seconds, at least 0")
+    return value
+
+
+def words(text: str) -> list[str]:
+    """A command in one argument, taken apart as a shell would."""
+    try:
+        parts = shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"is no command: {error}") from None
+    if not parts:
+        raise argparse.ArgumentTypeError("give a command")
+    return parts
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """As a person would type it."""
+    return without_passwords(shlex.join(argv))
+
+
+def without_passwords(text: str) -> str:
+    """URLs' passwords are nobody's business on a terminal or in its log."""
+    return re.sub(r"(://[^\s:/@]*:)[^\s/@]+@", r"\1***@", text)
+
+
+def master_addresses(given: str | None, fallback: str = "") -> str:
+    """Where the accounts are asked for."""
+    return given or fallback or os.environ.get("TENURE_MASTER", "") or DEFAULT_MASTER
+
+
+def run(command: Callable[[argparse.Namespace, Console], Exit], arguments: argparse.Namespace) -> int:
+    """Carry a command out; every expected error becomes a line on stderr and its exit code."""
+    console = Console(as_json=arguments.output == "json")
+    # That no master answers meanwhile is what is expected here, not news.
+    logging.getLogger("tenure.client").setLevel(logging.ERROR)
+    try:
+        return command(arguments, console)
+    except (CannotRestart, InvalidSetting) as error:
+        return console.fail(error, Exit.USAGE)
+    except RestartFailed as error:
+        return console.fail(error, Exit.FAILED)
+    except TenureError as error:
+        return console.fail(error, Exit.FAILED if console.changing else Exit.UNAVAILABLE)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+class Console:
+    """Says what happens: lines for people, or (``as_json``) lines on stderr and one document on stdout.
+
+    Attributes:
+        changing: Whether something may have been changed already.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.changing = False
+        self._as_json = as_json
+        self._stream = sys.stderr if as_json else sys.stdout
+
+    def say(self, line: str = "") -> None:
+        """One line, at once."""
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def fail(self, error: Exception, code: Exit) -> Exit:
+        """The error on stderr; returns the code."""
+        self._stream.flush()
+        sys.stderr.write(f"error: {error}\n")
+        return code
+
+    def recipe(self, recipe: Recipe, output: Output) -> None:
+        """How a process is started, so that a person could do it by hand."""
+        self.say(f"  in {recipe.directory}, output to {output.description}")
+        for name, value in recipe.settings.items():
+            self.say(f"  {name}={shlex.quote(without_passwords(value))}")
+        self.say(f"  {command_line(recipe.argv)}")
+
+    def report(self, accounting: Accounting, **facts: Any) -> Exit:
+        """The result, in full; returns the exit code that it means."""
+        if self._as_json:
+            states = {state: {"before": before, "after": after} for state, (before, after) in accounting.states.items()}
+            document = {"kept": accounting.kept, **facts, **asdict(accounting), "states": states}
+            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        else:
+            self._print(accounting)
+        return Exit.KEPT if accounting.kept else Exit.BROKEN
+
+    def _print(self, accounting: Accounting) -> None:
+        if accounting.states:
+            self.say(f"{'the tasks known before':<24}{'before':>10}{'after':>10}")
+            for state, (before, after) in accounting.states.items():
+                self.say(f"  {state:<22}{before:>10}{after:>10}")
+        for name, value in accounting.figures.items():
+            self.say(f"{name:<24}{value:>20}")
+        for note in shortened(accounting.notes):
+            self.say(f"note: {note}")
+        for breach in shortened(accounting.breaches):
+            self.say(f"BROKEN: {breach}")
+        self.say("kept: nothing was lost" if accounting.kept else "a promise broke; see above")
+
+
+def check_store(client: Client, accounting: Accounting, *, skip: bool) -> None:
+    """Have the store's indexes proved; violations are breaches."""
+    if skip:
+        return
+    report = client.fsck()
+    accounting.figures["tasks checked by fsck"] = report.tasks_checked
+    accounting.breaches += [f"fsck: {violation}" for violation in report.violations]
