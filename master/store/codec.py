@@ -84,6 +84,7 @@ def claim_arguments(ttl_ms: int, requests: Sequence[ClaimRequest]) -> Arguments:
                 "requests": [
                     {
                         "worker": request.worker_id,
+                        "instance": request.instance_id,
                         "legacy": request.legacy,
                         "classes": request.classes,
                         "tokens": request.tokens,

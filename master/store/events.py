@@ -13,7 +13,7 @@ from typing import Any
 
 import redis.asyncio as redis_asyncio
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from tenure.common.errors import CursorExpired, InvalidInput
 from tenure.master.store.codec import pairs, task_event, text
@@ -25,6 +25,9 @@ log = structlog.get_logger()
 
 BLOCK_MS = 2_000
 READ_COUNT = 1_000
+# The cursor before every event.
+BEGINNING = "0-0"
+STREAM_ID_PART_MAX = 2**64 - 1
 
 
 class EventLog:
@@ -45,7 +48,7 @@ class EventLog:
                 info = await self._client.xrevrange(self._keys.events(shard), count=1)
             except (TimeoutError, RedisError, OSError) as error:
                 raise translate(error) from error
-            ids.append(text(info[0][0]) if info else "0-0")
+            ids.append(text(info[0][0]) if info else BEGINNING)
         return ",".join(ids)
 
     async def check(self, cursor: str) -> list[str]:
@@ -64,15 +67,9 @@ class EventLog:
                 expected="use one that a watch returned",
             )
         for shard, stream_id in enumerate(ids):
-            try:
-                first = await self._client.xrange(self._keys.events(shard), count=1)
-                known = await self._client.xrange(self._keys.events(shard), min=stream_id, max=stream_id, count=1)
-                last = await self._client.xrevrange(self._keys.events(shard), count=1)
-            except (TimeoutError, RedisError, OSError) as error:
-                raise translate(error) from error
-            oldest, newest = (text(rows[0][0]) if rows else "0-0" for rows in (first, last))
+            oldest, newest, whole = await self._extent(shard)
             # What is trimmed is lost to this watcher; what is ahead of the store was lost with a rollback.
-            trimmed = stream_id != "0-0" and not known and _order(stream_id) < _order(oldest)
+            trimmed = not whole and _order(stream_id) < _order(oldest)
             if trimmed or _order(stream_id) > _order(newest):
                 raise CursorExpired(
                     "the events after it are trimmed or lost",
@@ -81,6 +78,19 @@ class EventLog:
                     expected="list the tasks, then watch without a cursor",
                 )
         return ids
+
+    async def _extent(self, shard: int) -> tuple[str, str, bool]:
+        """(oldest id, newest id, whether nothing was trimmed yet) of a shard's stream."""
+        try:
+            info: dict[str, Any] = await self._client.xinfo_stream(self._keys.events(shard))
+        except ResponseError as error:
+            if "no such key" in str(error):
+                return BEGINNING, BEGINNING, True
+            raise translate(error) from error
+        except (TimeoutError, RedisError, OSError) as error:
+            raise translate(error) from error
+        oldest, newest = (text(entry[0]) if entry else BEGINNING for entry in (info["first-entry"], info["last-entry"]))
+        return oldest, newest, info["entries-added"] == info["length"]
 
     async def follow(self, cursor: str) -> AsyncIterator[tuple[str, list[TaskEvent]]]:
         """Batches of events after ``cursor`` with the cursor behind them, for ever; empty batches show it is alive.
@@ -151,7 +161,8 @@ def _rows(reply: Any) -> list[tuple[bytes, list[Any]]]:
 
 def _is_stream_id(part: str) -> bool:
     milliseconds, separator, number = part.partition("-")
-    return bool(separator) and milliseconds.isdigit() and number.isdigit()
+    digits = all(len(each) <= 20 and each.isascii() and each.isdigit() for each in (milliseconds, number))
+    return bool(separator) and digits and max(_order(part)) <= STREAM_ID_PART_MAX
 
 
 def _order(stream_id: str) -> tuple[int, int]:

@@ -71,6 +71,17 @@ class ClaimRequest:
     tokens: list[str]
     classes: list[str]
     legacy: bool = False
+    instance_id: str = ""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A live lease: of which task, under which token, whose, and which start of that worker was given it."""
+
+    task_id: str
+    token: str
+    worker_id: str
+    instance_id: str
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from tenure.master.store.records import (
     Expired,
     Failure,
     Grant,
+    Lease,
     NewTask,
     Release,
     Renewal,
@@ -102,16 +103,24 @@ class TaskStore:
 
     async def give_back(self, tokens: Sequence[str]) -> int:
         """Release the leases of claims whose answer was lost; they never reached their workers and burn nothing."""
-        leases: list[Release] = []
+        unanswered = set(tokens)
+        lost = [lease for lease in await self.leases() if lease.token in unanswered]
+        await asyncio.gather(*(self.release(Release(each.task_id, each.token, each.worker_id)) for each in lost))
+        return len(lost)
+
+    async def leases(self) -> list[Lease]:
+        """Every lease with its holder, of all shards. Leases that come or go meanwhile may be in it or not."""
+        found: dict[str, Lease] = {}
         for key in self._keys.clocks:
-            offset = "0"
-            while offset:
-                cursor, found = await self._pipeline.call("granted", key, offset, *tokens)
-                offset = text(cursor)
-                leases += [Release(text(task_id), text(token), text(worker)) for task_id, token, worker in found]
-        # Only now: each one that goes back makes what the offsets count shorter.
-        await asyncio.gather(*(self.release(lease) for lease in leases))
-        return len(leases)
+            cursor = b"0"
+            while True:
+                cursor, rows = await self._pipeline.call("leases", key, cursor)
+                for row in rows:
+                    lease = Lease(*(text(part) for part in row))
+                    found[lease.task_id] = lease
+                if cursor == b"0":
+                    break
+        return list(found.values())
 
     def _encode_claims(self, requests: list[ClaimRequest]) -> Any:
         return codec.claim_arguments(self._ttl_ms, requests)
@@ -221,7 +230,12 @@ class TaskStore:
         """Ids in the order of submission, from after a cursor ('' = the start): (next cursor or '' at the end, ids).
 
         A page may be shorter than ``count``, even empty, while the cursor says that there is more.
+
+        Raises:
+            InvalidInput: It is no such cursor.
         """
+        if after and not (after.isascii() and after.isdigit()):
+            raise InvalidInput("is no page token", field="page_token", given=after, expected="use one that a page gave")
         key = self._keys.clocks[self._keys.shard_of_search(search)]
         wanted = [state.value for state in states]
         cursor, ids = await self._pipeline.call("list", key, search, after or "0", count, *wanted)

@@ -58,7 +58,7 @@ local function grant(id, name, request, token)
     'reaped_token')
   local epoch = tonumber(t[1]) + 1
   redis.call('HSET', task_key, 'state', 'LEASED', 'epoch', epoch, 'token', token, 'worker', request.worker,
-    'leased', int(now), 'legacy', request.legacy and '1' or '0')
+    'leased', int(now), 'instance', request.instance, 'legacy', request.legacy and '1' or '0')
   if t[7] then redis.call('HDEL', task_key, 'reaped_token') end
   redis.call('ZADD', key('leases'), expiry, id)
   local checkpoints = {}

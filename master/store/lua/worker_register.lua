@@ -15,6 +15,8 @@ local before = redis.call('HMGET', worker_key, 'instance', 'mode')
 local replaced = before[1] and before[1] ~= call.instance and before[1] or ''
 local mode = before[2] or 'active'
 if mode == 'draining' and before[1] ~= call.instance then mode = 'active' end
+-- What another process said of itself is not this one's.
+if before[1] ~= call.instance then redis.call('DEL', worker_key) end
 for name, value in pairs(call.fields) do redis.call('HSET', worker_key, name, value) end
 if before[1] ~= call.instance or not before[1] then redis.call('HSET', worker_key, 'registered', int(now)) end
 redis.call('HSET', worker_key, 'instance', call.instance, 'mode', mode, 'left', '0')

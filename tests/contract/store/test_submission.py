@@ -247,6 +247,11 @@ class TestListing:
         with pytest.raises(UnknownSearch, match=r"search: no search of this name \(given: nowhere"):
             await scene.store.searches.get("nowhere")
 
+    @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "²", "inf", "nan", "(1"])
+    async def test_what_is_no_cursor_is_refused_by_name(self, scene: Scene, cursor: str) -> None:
+        with pytest.raises(InvalidInput, match="page_token: is no page token"):
+            await scene.tasks.page("s", [], cursor, 10)
+
     async def test_unknown_tasks_are_left_out_of_a_show(self, scene: Scene) -> None:
         (task_id,) = await scene.submit()
         assert set(await scene.tasks.show([task_id, "0-" + "0" * 26, "x", ""])) == {task_id}
