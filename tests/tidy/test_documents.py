@@ -59,6 +59,16 @@ def test_every_page_is_linked_from_another() -> None:
     assert orphans == []
 
 
+def test_contributing_names_every_folder_of_tests() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    folders = {
+        f"tests/{path.relative_to(ROOT).parts[1]}/"
+        for path in files(".py", under="tests")
+        if path.parent.name != "tests"
+    }
+    assert {folder for folder in folders if folder not in text} == set()
+
+
 def test_the_changelog_keeps_its_format() -> None:
     """Keep a Changelog 1.1: Unreleased first, then versions with dates, changes by kind."""
     text = (ROOT / "CHANGELOG.md").read_text()

@@ -22,6 +22,8 @@ def files(*suffixes: str, under: str = ".") -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
     for entry in folder.iterdir():
         if _LEFT_OUT.fullmatch(entry.name) or entry.is_symlink():
             continue
