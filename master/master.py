@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -23,6 +23,7 @@ from tenure.master.loops.pusher import Pusher
 from tenure.master.loops.sweeper import Sweeper
 from tenure.master.loops.ticker import Ticker
 from tenure.master.metrics import MasterMetrics
+from tenure.master.rpc.census import LeaseCensus
 from tenure.master.rpc.client_service import ClientService
 from tenure.master.rpc.interceptor import CallInterceptor
 from tenure.master.rpc.session import Session
@@ -69,6 +70,7 @@ class Master:
         self.died = asyncio.Event()
         self.retry = RetryPolicy(round(settings.retry_base_seconds * 1000), round(settings.retry_max_seconds * 1000))
         self.sessions = SessionTable(metrics)
+        self._census = LeaseCensus(store)
         self.matchmaker = Matchmaker(store, metrics)
         self.pusher = Pusher(self)
         self.ticker = Ticker(store, settings, metrics)
@@ -101,7 +103,7 @@ class Master:
             self._refresh_classes(),
             self._discard_checkpoints(),
             self._report_health(),
-            self.store.events.follow_workers(self.sessions.note_worker_event),
+            self.store.events.follow_workers(self._note_worker_event),
         ):
             self._run_loop(loop)
         await self._server.start()
@@ -120,7 +122,7 @@ class Master:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.store.close()
 
-    def new_session(self, registration: Registration, mode: str) -> Session:
+    def new_session(self, registration: Registration, mode: str, held: Sequence[worker_pb2.Renewal]) -> Session:
         """A session for a worker that said hello; it is in the table already."""
         session = Session(
             registration,
@@ -131,8 +133,9 @@ class Master:
             self.matchmaker,
             self.retry,
             self.sessions.holders,
+            self._census,
         )
-        self.sessions.add(session)
+        self.sessions.add(session, held)
         return session
 
     def welcome(self) -> worker_pb2.Welcome:
@@ -169,6 +172,17 @@ class Master:
         self.pusher.note_event(event)
         if event.transition == "search":
             self._clients.note_search_changed(event.search)
+
+    def _note_worker_event(self, event: Mapping[str, str]) -> None:
+        """A registration or a change of mode, perhaps at another master."""
+        session = self.sessions.get(event["worker"])
+        if event["event"] == "mode":
+            self.pusher.note_mode(event["worker"])
+            if session is not None:
+                session.set_mode(event["mode"])
+        elif event["event"] == "register" and session is not None:
+            # The event may be older than the session: the registry decides.
+            self.spawn(session.check_registration())
 
     async def _refresh_classes(self) -> None:
         """Other masters take submits with requirements that this one hasn't seen."""

@@ -45,6 +45,7 @@ class Consumer:
         capabilities: What its slots have.
         deliver: Takes grants; must not block. A consumer that is closed by then gives them back itself.
         legacy: Whether it can't name lease tokens.
+        instance_id: Which start of the worker this is; empty for a legacy one.
         slots: Free slots now; 0 = doesn't wait.
     """
 
@@ -52,6 +53,7 @@ class Consumer:
     capabilities: Capabilities
     deliver: Deliver
     legacy: bool = False
+    instance_id: str = ""
     slots: int = 0
     waiting: bool = False
 
@@ -191,6 +193,7 @@ class Matchmaker:
                 [new_lease_token() for _ in range(count)],
                 list(group.classes),
                 consumer.legacy,
+                consumer.instance_id,
             )
             for consumer, count in batch
         ]

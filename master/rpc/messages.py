@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from tenure.common import ids, limits
+from tenure.common.errors import InvalidInput
 from tenure.common.states import TaskState
 from tenure.master.core.liveness import worker_status
 from tenure.master.store.records import (
@@ -184,12 +187,20 @@ def event_message(event: TaskEvent) -> tenure_pb2.TaskEvent:
 
 
 def checkpoint_record(message: worker_pb2.Checkpoint) -> CheckpointRecord:
-    """What a worker wants registered."""
+    """What a worker wants registered. A score that is no finite number counts as absent, so as the worst.
+
+    Raises:
+        InvalidInput: With the field, what was given and what would be right.
+    """
+    ids.check_text(message.url, "checkpoint.url", limits.URL_BYTES_MAX)
+    if len(message.digest) > limits.ID_BYTES_MAX:
+        raise InvalidInput("is no digest", field="checkpoint.digest", given=message.digest, expected="64 hex digits")
+    scored = message.HasField("score") and math.isfinite(message.score)
     return CheckpointRecord(
         message.url,
         message.step,
         message.digest,
         message.size_bytes,
         message.epoch,
-        message.score if message.HasField("score") else None,
+        message.score if scored else None,
     )

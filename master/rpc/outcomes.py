@@ -12,6 +12,7 @@ from tenure.master.core.outcomes import Judged
 from tenure.master.metrics import MasterMetrics
 from tenure.master.store import Store
 from tenure.master.store.records import Failure, Release, Success, Verdict
+from tenure.proto import worker_pb2
 
 log = structlog.get_logger()
 
@@ -94,3 +95,16 @@ def _kind(judged: Judged) -> str:
 def verdict_message(verdict: Verdict) -> str:
     """A verdict as the protocol's enum names it; messages take enum values by name."""
     return f"VERDICT_{verdict.value}"
+
+
+def outcome_verdict(outcome: worker_pb2.Outcome, taken: Taken | None) -> worker_pb2.OutcomeVerdict:
+    """The answer on a session; None for an outcome that names no lease."""
+    verdict = worker_pb2.OutcomeVerdict(task_id=outcome.task_id, lease_token=outcome.lease_token)
+    if taken is None:
+        verdict.verdict = worker_pb2.VERDICT_INVALID
+        verdict.message = "lease_token: must not be empty; send the one that came with the task"
+    else:
+        verdict.verdict = worker_pb2.Verdict.Value(verdict_message(taken.verdict))
+        verdict.delete_urls.extend(taken.delete_urls)
+        verdict.message = taken.message
+    return verdict

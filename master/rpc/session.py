@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, MutableMapping
+from typing import Any
 
 import structlog
-import tenacity
 
 from tenure.common import ids, limits
-from tenure.common.errors import InvalidInput, StoreUnavailable, TenureError
+from tenure.common.errors import InvalidInput, StoreUnavailable, TenureError, Unavailable, UnknownWorker
 from tenure.master.core.outcomes import judge_outcome
 from tenure.master.loops.matchmaker import Consumer, Matchmaker
 from tenure.master.metrics import MasterMetrics
+from tenure.master.rpc.census import LeaseCensus
 from tenure.master.rpc.messages import checkpoint_record, evaluate_request
-from tenure.master.rpc.outcomes import take_outcomes, verdict_message
+from tenure.master.rpc.ordering import InOrder
+from tenure.master.rpc.outcomes import outcome_verdict, take_outcomes, verdict_message
+from tenure.master.rpc.patience import patiently
+from tenure.master.rpc.renewals import HELD, renew, revocations
 from tenure.master.rpc.sessions import superseded
-from tenure.master.rpc.workers import Registration, heartbeat_fields, read_renewal
+from tenure.master.rpc.workers import Registration, heartbeat_fields
 from tenure.master.settings import MasterSettings
 from tenure.master.store import Store
 from tenure.master.store.records import Grant, Release, RetryPolicy, TaskEvent
@@ -29,36 +32,6 @@ from tenure.proto import worker_pb2
 log = structlog.get_logger()
 
 GIVE_BACK_SECONDS = 30.0
-
-_REVOCATION_REASONS = {
-    "CANCEL": "cancelled",
-    "LOST": "lost",
-    "FINISHED": "finished_elsewhere",
-    "UNKNOWN": "unknown",
-}
-
-_Reply = TypeVar("_Reply")
-
-
-async def _patiently(call: Callable[[], Awaitable[_Reply]], seconds: float = math.inf) -> _Reply:
-    """While the store is away a stream waits with what its worker said rather than refuse it.
-
-    Raises:
-        StoreUnavailable: After ``seconds``.
-    """
-    try:
-        return await call()
-    except StoreUnavailable:
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(StoreUnavailable),
-            wait=tenacity.wait_random_exponential(multiplier=0.05, max=2.0),
-            stop=tenacity.stop_after_delay(seconds),
-            reraise=True,
-        )
-        async for attempt in retrying:
-            with attempt:
-                return await call()
-        raise
 
 
 class SessionEnd(Exception):
@@ -74,6 +47,7 @@ class Session:
 
     Attributes:
         worker_id, instance_id: Who is at the other end.
+        session_id: Which stream of theirs this is; the registry knows the newest.
         held: Leases that were seen on this stream: task id -> (token, epoch).
 
     Args:
@@ -92,9 +66,12 @@ class Session:
         matchmaker: Matchmaker,
         retry: RetryPolicy,
         holders: MutableMapping[str, Session],
+        census: LeaseCensus,
     ) -> None:
         self.worker_id = registration.worker_id
         self.instance_id = registration.instance_id
+        self.session_id = registration.fields["session"]
+        self.session_id = registration.fields["session"]
         self.held: dict[str, tuple[str, int]] = {}
         self._store = store
         self._settings = settings
@@ -102,15 +79,18 @@ class Session:
         self._matchmaker = matchmaker
         self._retry = retry
         self._holders = holders
+        self._census = census
         self._mode = mode
         self._wanted = 0
         self._outgoing: asyncio.Queue[worker_pb2.SessionDown | SessionEnd] = asyncio.Queue()
-        self._consumer = Consumer(registration.worker_id, registration.capabilities, self._deliver)
-        # The last unfinished work on each task: what a worker says about one task is carried out in its order.
-        self._in_order: dict[str, asyncio.Task[None]] = {}
+        self._consumer = Consumer(
+            registration.worker_id, registration.capabilities, self._deliver, instance_id=registration.instance_id
+        )
+        self._in_order = InOrder(self._spawn)
         self._renewed_at: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._replaced = False
 
     # ---- downwards ------------------------------------------------------------------------------------------------
 
@@ -127,6 +107,22 @@ class Session:
     def end(self, error: TenureError | None) -> None:
         """End the stream from this side."""
         self._outgoing.put_nowait(SessionEnd(error))
+
+    def replace(self, held: Iterable[worker_pb2.Renewal]) -> None:
+        """The same process has a new stream at this master, before this one was seen to break. What it names there
+        lives on there; what else was seen here was lost on its way to the worker."""
+        for renewal in held:
+            self._forget(renewal.task_id, renewal.lease_token)
+        self._replaced = True
+        self.end(None)
+
+    async def check_registration(self) -> None:
+        """Somebody has registered this worker id: end this stream if that wasn't the one at its other end."""
+        fields = await self._registered()
+        if self._closed or not fields or fields.get("session") == self.session_id:
+            return
+        moved_on = fields.get("instance") == self.instance_id
+        self.end(None if moved_on else superseded(self.worker_id))
 
     def revoke(self, task_id: str, reason: str) -> None:
         """Tell the worker to stop a run. Unless it is ``cancelled`` (it will release), the lease is forgotten here."""
@@ -145,7 +141,7 @@ class Session:
             return
         if event.transition == "cancel":
             self.revoke(event.task_id, "cancelled")
-        elif event.transition == "complete" and event.epoch != held[1]:
+        elif event.transition == "complete" and (event.epoch, event.worker_id) != (held[1], self.worker_id):
             self.revoke(event.task_id, "finished_elsewhere")
         elif event.transition in ("claim", "readopt") and event.epoch > held[1]:
             self.revoke(event.task_id, "lost")
@@ -189,10 +185,10 @@ class Session:
     async def run(self, hello: worker_pb2.Hello, messages: AsyncIterator[worker_pb2.SessionUp], welcome: Any) -> None:
         """Greet, then carry out what the worker says until it leaves. The caller drains :meth:`outgoing` meanwhile."""
         self._send(welcome=welcome)
-        await self._renew(hello.held)
-        if self._mode != "active":
-            self._say_mode()
         try:
+            await patiently(lambda: self._renew(hello.held), self._settings.lease_ttl_seconds)
+            if self._mode != "active":
+                self._say_mode()
             async for message in messages:
                 await self._handle(message)
             raise SessionEnd(None)
@@ -212,13 +208,31 @@ class Session:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if not cut or not self.held:
             return
-        leases = [(task_id, token) for task_id, (token, _) in self.held.items()]
         try:
-            shorten = self._store.tasks.cut
-            await _patiently(lambda: shorten(leases, self._settings.grace_ms), self._settings.lease_ttl_seconds)
+            await self._cut(self._settings.lease_ttl_seconds)
         except TenureError as error:
             # The leases then live their whole TTL: later, but nothing is lost.
             log.warning("session.cut_failed", worker=self.worker_id, error=str(error))
+
+    async def _cut(self, patience_seconds: float) -> None:
+        if not self._replaced and await patiently(self._has_moved_on, patience_seconds):
+            log.info("session.moved_on", worker=self.worker_id)
+            return
+        leases = [(task_id, token) for task_id, (token, _) in self.held.items()]
+        shorten = self._store.tasks.cut
+        await patiently(lambda: shorten(leases, self._settings.grace_ms), patience_seconds)
+
+    async def _has_moved_on(self) -> bool:
+        """Whether this very process has said hello to another master since: there its leases are renewed, so what this
+        one hears of the old stream's end, maybe much later, must not cut them."""
+        fields = await self._registered()
+        return fields.get("instance") == self.instance_id and fields.get("session") != self.session_id
+
+    async def _registered(self) -> Mapping[str, str]:
+        try:
+            return (await self._store.workers.get(self.worker_id)).fields
+        except UnknownWorker:
+            return {}
 
     async def _handle(self, message: worker_pb2.SessionUp) -> None:
         kind = message.WhichOneof("message")
@@ -227,11 +241,13 @@ class Session:
         elif kind == "want":
             self._want(_checked_slots(message.want.slots))
         elif kind == "heartbeat":
-            self._spawn(self._heartbeat(message.heartbeat))
+            renewals = message.heartbeat.renewals
+            self._in_order.start((each.task_id for each in renewals), self._heartbeat(message.heartbeat))
         elif kind == "renewals":
-            self._spawn(self._renew(message.renewals.renewals))
+            renewals = message.renewals.renewals
+            self._in_order.start((each.task_id for each in renewals), self._renew_if_possible(renewals))
         elif kind == "checkpoint":
-            self._ordered([message.checkpoint.task_id], self._register_checkpoint(message.checkpoint))
+            self._in_order.start([message.checkpoint.task_id], self._register_checkpoint(message.checkpoint))
         elif kind == "goodbye":
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._store.workers.leave(self.worker_id, self.instance_id)
@@ -253,43 +269,41 @@ class Session:
                 field="outcomes",
                 expected=f"at most {limits.BATCH_TASKS_MAX}",
             )
-        task_ids = [outcome.task_id for outcome in message.outcomes]
-        self._ordered(task_ids, self._carry_out(list(message.outcomes)))
+        self._in_order.start((each.task_id for each in message.outcomes), self._carry_out(list(message.outcomes)))
         if message.HasField("want_slots"):
             self._want(_checked_slots(message.want_slots))
 
     async def _carry_out(self, outcomes: list[worker_pb2.Outcome]) -> None:
-        judged = [judge_outcome(outcome, self.worker_id, self._retry) for outcome in outcomes]
-        taken = await _patiently(lambda: take_outcomes(self._store, self._metrics, judged))
-        for outcome in outcomes:
+        # Without a token it would count as a legacy peer's, which no peer with a session is.
+        named = [outcome for outcome in outcomes if outcome.lease_token]
+        judged = [judge_outcome(outcome, self.worker_id, self._retry) for outcome in named]
+        taken = await patiently(lambda: take_outcomes(self._store, self._metrics, judged))
+        for outcome in named:
             self._forget(outcome.task_id, outcome.lease_token)
-        verdicts = [
-            worker_pb2.OutcomeVerdict(
-                task_id=outcome.task_id,
-                lease_token=outcome.lease_token,
-                verdict=verdict_message(each.verdict),
-                delete_urls=each.delete_urls,
-                message=each.message,
-            )
-            for outcome, each in zip(outcomes, taken, strict=True)
-        ]
+        by_outcome = dict(zip(map(id, named), taken, strict=True))
+        verdicts = [outcome_verdict(outcome, by_outcome.get(id(outcome))) for outcome in outcomes]
         self._send(outcome_verdicts=worker_pb2.OutcomeVerdicts(verdicts=verdicts))
 
     async def _register_checkpoint(self, message: worker_pb2.RegisterCheckpoint) -> None:
-        record = checkpoint_record(message.checkpoint)
-        ids.check_text(record.url, "checkpoint.url", limits.URL_BYTES_MAX)
-        register = self._store.tasks.register_checkpoint
-        verdict, urls = await _patiently(lambda: register(message.task_id, message.lease_token, self.worker_id, record))
-        self._metrics.checkpoints.labels(verdict.value).inc()
-        self._send(
-            checkpoint_verdict=worker_pb2.CheckpointVerdict(
-                task_id=message.task_id,
-                lease_token=message.lease_token,
-                url=record.url,
-                verdict=verdict_message(verdict),
-                delete_urls=urls,
-            )
+        answer = worker_pb2.CheckpointVerdict(
+            task_id=message.task_id, lease_token=message.lease_token, url=message.checkpoint.url
         )
+        try:
+            ids.check_text(message.lease_token, "lease_token", limits.ID_BYTES_MAX)
+            record = checkpoint_record(message.checkpoint)
+        except InvalidInput as error:
+            # Refusing the stream for it would stop the worker's other tasks, again and again.
+            log.warning("checkpoint.invalid", task=message.task_id, worker=self.worker_id, error=str(error))
+            answer.verdict = worker_pb2.VERDICT_INVALID
+        else:
+            register = functools.partial(
+                self._store.tasks.register_checkpoint, message.task_id, message.lease_token, self.worker_id, record
+            )
+            verdict, urls = await patiently(register)
+            answer.verdict = worker_pb2.Verdict.Value(verdict_message(verdict))
+            answer.delete_urls.extend(urls)
+        self._metrics.checkpoints.labels(worker_pb2.Verdict.Name(answer.verdict).removeprefix("VERDICT_")).inc()
+        self._send(checkpoint_verdict=answer)
 
     async def _heartbeat(self, message: worker_pb2.HeartbeatRequest) -> None:
         fields = heartbeat_fields(message)
@@ -300,36 +314,30 @@ class Session:
         self._metrics.heartbeats.labels("session", verdict).inc()
         if verdict == "SUPERSEDED":
             self.end(superseded(self.worker_id))
-            return
-        if verdict == "OK":
+        elif verdict == "UNKNOWN":
+            self.end(Unavailable("the store has lost this worker's registration", expected="say hello again"))
+        else:
             self.set_mode(mode)
-        await self._renew(message.renewals)
+            await self._renew_if_possible(message.renewals)
 
-    async def _renew(self, renewals: Any) -> None:
+    async def _renew_if_possible(self, messages: Iterable[worker_pb2.Renewal]) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self._renew(messages)
+
+    async def _renew(self, messages: Iterable[worker_pb2.Renewal]) -> None:
         """Renew what the worker says it holds, and tell it what it holds no more."""
-        rows = [read_renewal(each, self.worker_id) for each in renewals]
-        try:
-            verdicts = await self._store.tasks.renew_all(rows)
-        except StoreUnavailable:
-            return
-        revocations, renewed, now = [], 0, time.monotonic()
-        for row, verdict in zip(rows, verdicts, strict=True):
-            self._metrics.renewals.labels(verdict.value).inc()
-            if verdict in ("OK", "READOPTED", "CANCEL"):
-                renewed += 1
+        renewed = await renew(self._store, self._metrics, messages, self.worker_id)
+        now = time.monotonic()
+        for row, verdict in renewed:
+            if verdict in HELD:
                 self._hold(row.task_id, row.token, row.epoch)
                 self._observe_renewal(row.task_id, now)
             else:
                 self._forget(row.task_id, row.token)
-            if verdict in _REVOCATION_REASONS:
-                revocations.append(
-                    worker_pb2.Revocation(
-                        task_id=row.task_id, lease_token=row.token, reason=_REVOCATION_REASONS[verdict]
-                    )
-                )
-        if revocations:
-            self._send(revocations=worker_pb2.Revocations(revocations=revocations))
-        self._send(renewals_done=worker_pb2.RenewalsDone(renewed=renewed))
+        lost = revocations(renewed)
+        if lost:
+            self._send(revocations=worker_pb2.Revocations(revocations=lost))
+        self._send(renewals_done=worker_pb2.RenewalsDone(renewed=sum(verdict in HELD for _, verdict in renewed)))
 
     def _observe_renewal(self, task_id: str, now: float) -> None:
         before = self._renewed_at.get(task_id)
@@ -355,7 +363,7 @@ class Session:
     async def _give_back(self, grants: list[Grant]) -> None:
         for grant in grants:
             release = Release(grant.task_id, grant.token, self.worker_id)
-            await _patiently(functools.partial(self._store.tasks.release, release), GIVE_BACK_SECONDS)
+            await patiently(functools.partial(self._store.tasks.release, release), GIVE_BACK_SECONDS)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def guarded() -> None:
@@ -368,25 +376,6 @@ class Session:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    def _ordered(self, task_ids: list[str], work: Coroutine[Any, Any, None]) -> None:
-        """Start work that waits for what was said before about the same tasks."""
-        before = [self._in_order[task_id] for task_id in task_ids if task_id in self._in_order]
-
-        async def in_turn() -> None:
-            if before:
-                await asyncio.wait(before)
-            await work
-
-        task = self._spawn(in_turn())
-        for task_id in task_ids:
-            self._in_order[task_id] = task
-        task.add_done_callback(lambda done: self._end_order(task_ids, done))
-
-    def _end_order(self, task_ids: list[str], done: asyncio.Task[None]) -> None:
-        for task_id in task_ids:
-            if self._in_order.get(task_id) is done:
-                del self._in_order[task_id]
 
 
 def _checked_slots(slots: int) -> int:

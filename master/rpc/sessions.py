@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tenure.common.errors import InvalidInput, StaleLease
@@ -26,16 +27,14 @@ class SessionTable:
         self.holders: dict[str, Session] = {}
         self._metrics = metrics
 
-    def add(self, session: Session) -> None:
-        """The newer session of a worker id ends the older."""
+    def add(self, session: Session, held: Sequence[worker_pb2.Renewal]) -> None:
+        """The newer session of a worker id ends the older. ``held``: the leases that the newer one's hello names."""
         older = self._by_worker.get(session.worker_id)
         self._by_worker[session.worker_id] = session
         if older is not None and older.instance_id != session.instance_id:
             older.end(superseded(session.worker_id))
         elif older is not None:
-            # The same process came back before its old stream was seen to break: its leases live on in the new one.
-            older.held.clear()
-            older.end(None)
+            older.replace(held)
         self._metrics.sessions.set(len(self._by_worker))
 
     def remove(self, session: Session) -> None:
@@ -53,16 +52,6 @@ class SessionTable:
         session = self.holders.get(event.task_id)
         if session is not None:
             session.note_event(event)
-
-    def note_worker_event(self, event: dict[str, str]) -> None:
-        """A registration or a change of mode, perhaps at another master."""
-        session = self._by_worker.get(event["worker"])
-        if session is None:
-            return
-        if event["event"] == "register" and event["instance"] != session.instance_id:
-            session.end(superseded(session.worker_id))
-        elif event["event"] == "mode":
-            session.set_mode(event["mode"])
 
     def all(self) -> list[Session]:
         """Every open session."""

@@ -16,9 +16,10 @@ from tenure.master.core.outcomes import Judged, judge_legacy, judge_outcome
 from tenure.master.loops.matchmaker import Consumer
 from tenure.master.rpc.messages import evaluate_request
 from tenure.master.rpc.outcomes import take_outcome, verdict_message
+from tenure.master.rpc.renewals import renew, revocations
 from tenure.master.rpc.sessions import read_hello
-from tenure.master.rpc.workers import PULL, PUSH, heartbeat_fields, read_registration, read_renewal
-from tenure.master.store.records import Grant, Release, RenewVerdict, Verdict
+from tenure.master.rpc.workers import PULL, PUSH, heartbeat_fields, read_registration
+from tenure.master.store.records import Grant, Release, Verdict
 from tenure.proto import worker_pb2, worker_pb2_grpc
 
 if TYPE_CHECKING:
@@ -30,13 +31,6 @@ LONG_POLL_SECONDS_DEFAULT = 10.0
 LONG_POLL_SECONDS_MAX = 60.0
 # Part of a call's deadline that a long poll may use, so that its answer still arrives.
 LONG_POLL_FRACTION = 0.8
-
-_LOST = {
-    RenewVerdict.LOST: "lost",
-    RenewVerdict.FINISHED: "finished_elsewhere",
-    RenewVerdict.UNKNOWN: "unknown",
-    RenewVerdict.CANCEL: "cancelled",
-}
 
 
 class WorkerService(worker_pb2_grpc.MasterServiceServicer):
@@ -88,12 +82,8 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         else:
             master.pusher.note_heartbeat(worker_id, request.current_task_id)
         response = worker_pb2.HeartbeatResponse(acknowledged=True, should_continue=True, drain=mode == "draining")
-        renewals = [read_renewal(each, worker_id) for each in request.renewals]
-        verdicts = await master.store.tasks.renew_all(renewals)
-        for renewal, renewed in zip(renewals, verdicts, strict=True):
-            master.metrics.renewals.labels(renewed.value).inc()
-            if renewed in _LOST:
-                response.revocations.add(task_id=renewal.task_id, lease_token=renewal.token, reason=_LOST[renewed])
+        renewed = await renew(master.store, master.metrics, request.renewals, worker_id)
+        response.revocations.extend(revocations(renewed))
         return response
 
     async def SubmitResult(self, request: worker_pb2.ResultRequest, context: Any) -> worker_pb2.ResultResponse:
@@ -148,7 +138,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         mode, _ = await master.store.workers.register(
             registration.worker_id, registration.instance_id, registration.fields
         )
-        session = master.new_session(registration, mode)
+        session = master.new_session(registration, mode, first.hello.held)
         log.info("session.up", worker=registration.worker_id, slots=registration.slots, held=len(first.hello.held))
         reader = asyncio.create_task(session.run(first.hello, messages, master.welcome()))
         try:

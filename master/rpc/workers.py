@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +14,6 @@ from tenure.master.core.matching import Capabilities
 from tenure.master.store.records import Renewal
 from tenure.proto import worker_pb2
 
-METADATA_ENTRIES_MAX = 256
-METADATA_BYTES_MAX = 4096
 PUSH, PULL, SESSION = "push", "pull", "session"
 
 
@@ -44,8 +43,7 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
     _check_range(request.port, "port", 0, 65535)
     _check_range(request.num_gpus, "num_gpus", 0, limits.SLOTS_MAX)
     _check_range(request.slots, "slots", 0, limits.SLOTS_MAX)
-    _check_texts(request.labels, "labels", limits.LABELS_MAX, limits.LABEL_BYTES_MAX)
-    _check_texts(request.metadata, "metadata", METADATA_ENTRIES_MAX, METADATA_BYTES_MAX)
+    _check_labels(request.labels)
     if len(request.host.encode()) > 255 or not request.host.isprintable():
         raise InvalidInput("is no host name", field="host", given=request.host, expected="at most 255 bytes")
     slots = request.slots or 1
@@ -66,6 +64,10 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
         "dispatch": dispatch,
         "version": request.version[:50],
     }
+    if session:
+        fields["session"] = secrets.token_hex(8)
+    if session:
+        fields["session"] = secrets.token_hex(8)
     gpus_per_slot = request.num_gpus // slots
     capabilities = Capabilities(gpus_per_slot, dict(request.labels))
     return Registration(
@@ -96,11 +98,16 @@ def heartbeat_fields(request: worker_pb2.HeartbeatRequest) -> dict[str, str]:
 
 
 def read_renewal(message: worker_pb2.Renewal, worker_id: str) -> Renewal:
-    """A lease that its holder still has. Progress metrics that are no finite numbers are left out."""
+    """A lease that its holder still has. Progress metrics that are no finite numbers, or have names too long, are left
+    out."""
     progress = ""
     if message.HasField("progress") and message.progress.sequence > 0:
         report = message.progress
-        metrics = {name: value for name, value in report.metrics.items() if math.isfinite(value)}
+        metrics = {
+            name: value
+            for name, value in report.metrics.items()
+            if math.isfinite(value) and len(name.encode()) <= limits.METRIC_NAME_BYTES_MAX
+        }
         progress = json.dumps(
             {
                 "step": report.step,
@@ -116,15 +123,16 @@ def _check_range(value: int, field: str, least: int, most: int) -> None:
         raise InvalidInput("out of range", field=field, given=value, expected=f"an integer from {least} to {most}")
 
 
-def _check_texts(mapping: Mapping[str, str], field: str, entries_max: int, bytes_max: int) -> None:
-    if len(mapping) > entries_max:
-        raise InvalidInput(f"has {len(mapping)} entries", field=field, expected=f"at most {entries_max}")
-    for name, value in mapping.items():
+def _check_labels(labels: Mapping[str, str]) -> None:
+    if len(labels) > limits.LABELS_MAX:
+        raise InvalidInput(f"has {len(labels)} entries", field="labels", expected=f"at most {limits.LABELS_MAX}")
+    for name, value in labels.items():
         size = len(name.encode()) + len(value.encode())
-        if not name or size > bytes_max or "\n" in name + value or "=" in name:
+        if not name or size > limits.LABEL_BYTES_MAX or "\n" in name + value or "=" in name:
             raise InvalidInput(
                 "can't be kept",
-                field=f"{field}.{name[:50]}",
+                field=f"labels.{name[:50]}",
                 given=value,
-                expected=f"name and value of together 1 to {bytes_max} bytes, no line breaks, no '=' in the name",
+                expected=f"name and value of together 1 to {limits.LABEL_BYTES_MAX} bytes, no line breaks, "
+                "no '=' in the name",
             )
