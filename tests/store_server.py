@@ -24,6 +24,7 @@ import redis
 
 from tenure.master.store import Store, StoreOptions, open_store
 from tenure.master.store.embedded import find_server
+from tenure.master.store.pipeline import ObserveScript
 
 START_TIMEOUT_SECONDS = 30.0
 # The session's server fsyncs at every write; what a power cut would do to it is nothing that these tests ask.
@@ -158,13 +159,13 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServ
 async def open_test_store(store_server: StoreServer) -> AsyncIterator[OpenStore]:
     """Opens stores with any :class:`StoreOptions`; by default on the session's server under one new prefix a test.
 
-    They are closed, and their keys deleted, behind the test.
+    ``observe`` is told every script call. They are closed, and their keys deleted, behind the test.
     """
     prefix = new_prefix()
     opened: list[Store] = []
 
-    async def open_one(**options: Any) -> Store:
-        store = await open_store(StoreOptions(**{"url": store_server.url, "prefix": prefix, **options}))
+    async def open_one(observe: ObserveScript = lambda *_: None, **options: Any) -> Store:
+        store = await open_store(StoreOptions(**{"url": store_server.url, "prefix": prefix, **options}), observe)
         opened.append(store)
         return store
 

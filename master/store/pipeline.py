@@ -93,7 +93,8 @@ class Pipeline:
 
     async def call(self, script: str, key: str, *arguments: bytes | str | int) -> Any:
         """A script call with arguments of its own; returns the whole reply."""
-        plain: Arguments = [str(value) if isinstance(value, int) else value for value in arguments]
+        # What can't be encoded is its caller's error, not that of the pipeline it would have travelled in.
+        plain: Arguments = [value if isinstance(value, bytes) else str(value).encode() for value in arguments]
         return await self._enqueue(_Call(self._scripts[script], key, self._future(), arguments=plain))
 
     async def close(self) -> None:
@@ -147,19 +148,31 @@ class Pipeline:
     async def _round_trip(self, commands: list[_Command]) -> list[Any]:
         connection = await self._connected()
         replies = await self._exchange(connection, [_evalsha(command) for command in commands])
-        # SCRIPT FLUSH, a restart or a failover lost the scripts: load those and send just these calls again.
+        # SCRIPT FLUSH, a restart or a failover lost the scripts: send just these calls again, with the scripts.
         missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            bodies = {commands[index].script.sha: commands[index].script.body for index in missing}
-            await self._exchange(connection, [("SCRIPT", "LOAD", body) for body in bodies.values()])
-            again = await self._exchange(connection, [_evalsha(commands[index]) for index in missing])
+            again = await self._exchange(connection, [_eval(commands[index]) for index in missing])
             for index, reply in zip(missing, again, strict=True):
                 replies[index] = reply
+        for index, command in enumerate(commands):
+            if _stopped_at_an_item(command, replies[index]):
+                replies[index] = await self._one_by_one(connection, command)
         if self._wait_aof and any(command.script.writes for command in commands):
             (fsynced,) = await self._exchange(connection, [("WAITAOF", 1, 0, 5000)])
             if isinstance(fsynced, Exception) or int(fsynced[0]) < 1:
                 raise StoreUnavailable("the store did not confirm that the write is on its disk", given=fsynced)
         return replies
+
+    async def _one_by_one(self, connection: Any, command: _Command) -> list[Any]:
+        """The items' own replies or errors: what one of them can't have costs the others nothing."""
+        singles = [
+            _Command(command.script, command.key, call.encode([item]), [call])
+            for call in command.calls
+            for item in call.items
+            if call.encode is not None
+        ]
+        replies = await self._exchange(connection, [_evalsha(single) for single in singles])
+        return [reply if isinstance(reply, Exception) else reply[0] for reply in replies]
 
     async def _exchange(self, connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
@@ -227,15 +240,42 @@ def _gather(calls: list[_Call]) -> list[_Command]:
             commands.append(_Command(call.script, call.key, [], batch))
         batch.append(call)
         open_batches[kind] = (batch, size + len(call.items))
-    for command in commands:
-        encode = command.calls[0].encode
-        if encode is not None:
-            command.arguments = encode([item for call in command.calls for item in call.items])
-    return commands
+    return [encoded for command in commands for encoded in _encoded(command)]
+
+
+def _encoded(command: _Command) -> list[_Command]:
+    """The command with its arguments. Calls that can't be encoded are told so; the others go without them."""
+    encode = command.calls[0].encode
+    if encode is None:
+        return [command]
+    try:
+        command.arguments = encode([item for call in command.calls for item in call.items])
+    except (TypeError, ValueError) as error:
+        if len(command.calls) == 1:
+            _fail(command.calls[0], error)
+            return []
+        apart = [_Command(command.script, command.key, [], [call]) for call in command.calls]
+        return [encoded for single in apart for encoded in _encoded(single)]
+    return [command]
+
+
+def _stopped_at_an_item(command: _Command, reply: Any) -> bool:
+    """Whether a script went wrong at one of several items. Those before it are done: they are safe to send again,
+    except claims, which would be granted twice."""
+    return (
+        isinstance(reply, ResponseError)
+        and type(translate(reply)) is TenureError
+        and command.items > 1
+        and command.script.name != "claim"
+    )
 
 
 def _evalsha(command: _Command) -> tuple[Any, ...]:
     return ("EVALSHA", command.script.sha, 1, command.key, *command.arguments)
+
+
+def _eval(command: _Command) -> tuple[Any, ...]:
+    return ("EVAL", command.script.body, 1, command.key, *command.arguments)
 
 
 def _deliver(command: _Command, reply: Any) -> None:
@@ -248,8 +288,13 @@ def _deliver(command: _Command, reply: Any) -> None:
     else:
         start = 0
         for call in command.calls:
-            _succeed(call, reply[start : start + len(call.items)])
+            part = reply[start : start + len(call.items)]
             start += len(call.items)
+            error = next((each for each in part if isinstance(each, Exception)), None)
+            if error is None:
+                _succeed(call, part)
+            else:
+                _fail(call, translate(error))
 
 
 def _succeed(call: _Call, reply: Any) -> None:
@@ -257,6 +302,6 @@ def _succeed(call: _Call, reply: Any) -> None:
         call.future.set_result(reply)
 
 
-def _fail(call: _Call, error: TenureError) -> None:
+def _fail(call: _Call, error: Exception) -> None:
     if not call.future.done():
         call.future.set_exception(error)

@@ -56,6 +56,11 @@ local function grant(id, name, request, token)
   local task_key = key('task', id)
   local t = redis.call('HMGET', task_key, 'epoch', 'attempts', 'timeout', 'progress', 'payload', 'checkpointed',
     'reaped_token')
+  if not t[1] then
+    -- Can't be by our own scripts; an id without a task must not stop the others' claims.
+    counter('orphans_dropped')
+    return nil
+  end
   local epoch = tonumber(t[1]) + 1
   redis.call('HSET', task_key, 'state', 'LEASED', 'epoch', epoch, 'token', token, 'worker', request.worker,
     'leased', int(now), 'instance', request.instance, 'legacy', request.legacy and '1' or '0')
@@ -78,8 +83,9 @@ local function serve(request)
     local s = load_search(name)
     local ready = ready_key(name, class)
     local popped = redis.call('ZPOPMIN', ready)
-    if popped[1] then
-      grants[#grants + 1] = grant(popped[1], name, request, token)
+    local granted = popped[1] and grant(popped[1], name, request, token)
+    if granted then
+      grants[#grants + 1] = granted
       s.pass = math.max(s.pass, score + s.priority * BAND)
       redis.call('HSET', KEYS[1], 'pass:' .. int(s.priority), string.format('%.3f', s.pass))
       charge(name, s, request.classes)
