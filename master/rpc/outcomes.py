@@ -92,19 +92,17 @@ def _kind(judged: Judged) -> str:
     return judged.kind.value if isinstance(judged, Failure) else "release"
 
 
-def verdict_message(verdict: Verdict) -> str:
-    """A verdict as the protocol's enum names it; messages take enum values by name."""
-    return f"VERDICT_{verdict.value}"
+def verdict_name(word: str) -> str:
+    """What the protocol's enum calls one of the store's verdicts, or INVALID; messages take enum values by name."""
+    return f"VERDICT_{word}"
 
 
 def outcome_verdict(outcome: worker_pb2.Outcome, taken: Taken | None) -> worker_pb2.OutcomeVerdict:
     """The answer on a session; None for an outcome that names no lease."""
-    verdict = worker_pb2.OutcomeVerdict(task_id=outcome.task_id, lease_token=outcome.lease_token)
-    if taken is None:
-        verdict.verdict = worker_pb2.VERDICT_INVALID
-        verdict.message = "lease_token: must not be empty; send the one that came with the task"
-    else:
-        verdict.verdict = worker_pb2.Verdict.Value(verdict_message(taken.verdict))
-        verdict.delete_urls.extend(taken.delete_urls)
-        verdict.message = taken.message
-    return verdict
+    return worker_pb2.OutcomeVerdict(
+        task_id=outcome.task_id,
+        lease_token=outcome.lease_token,
+        verdict=verdict_name(taken.verdict.value if taken else "INVALID"),
+        delete_urls=taken.delete_urls if taken else (),
+        message=taken.message if taken else "lease_token: must not be empty; send the one that came with the task",
+    )

@@ -1,4 +1,4 @@
-"""Renewals: what holders say they hold, put into the store, and what they are told of it. For sessions and heartbeats."""
+"""What holders say they hold, put into the store, and what they are told of it; for sessions and heartbeats."""
 
 from __future__ import annotations
 

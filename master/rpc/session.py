@@ -5,28 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any
 
 import structlog
 
-from tenure.common import ids, limits
+from tenure.common import limits
 from tenure.common.errors import InvalidInput, StoreUnavailable, TenureError, Unavailable, UnknownWorker
-from tenure.master.core.outcomes import judge_outcome
 from tenure.master.loops.matchmaker import Consumer, Matchmaker
 from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.census import LeaseCensus
-from tenure.master.rpc.messages import checkpoint_record, evaluate_request
+from tenure.master.rpc.leases import Holders, StreamLeases
+from tenure.master.rpc.messages import evaluate_request
 from tenure.master.rpc.ordering import InOrder
-from tenure.master.rpc.outcomes import outcome_verdict, take_outcomes, verdict_message
 from tenure.master.rpc.patience import patiently
-from tenure.master.rpc.renewals import HELD, renew, revocations
 from tenure.master.rpc.sessions import superseded
 from tenure.master.rpc.workers import Registration, heartbeat_fields
 from tenure.master.settings import MasterSettings
 from tenure.master.store import Store
-from tenure.master.store.records import Grant, Release, RetryPolicy, TaskEvent
+from tenure.master.store.records import Grant, Release, RetryPolicy
 from tenure.proto import worker_pb2
 
 log = structlog.get_logger()
@@ -47,13 +44,14 @@ class Session:
 
     Attributes:
         worker_id, instance_id: Who is at the other end.
-        session_id: Which stream of theirs this is; the registry knows the newest.
-        held: Leases that were seen on this stream: task id -> (token, epoch).
+        session_id: Tells this stream from others of the same process, in the registry.
+        leases: Those that were seen on this stream.
 
     Args:
         registration: Its checked hello.
         mode: active, cordoned or draining.
-        holders: Task id -> the session that holds it, of all sessions of this master; kept up here.
+        holders: Kept up here, for all sessions of this master.
+        census: Says what the store thinks the worker holds.
     """
 
     def __init__(
@@ -65,21 +63,17 @@ class Session:
         metrics: MasterMetrics,
         matchmaker: Matchmaker,
         retry: RetryPolicy,
-        holders: MutableMapping[str, Session],
+        holders: Holders,
         census: LeaseCensus,
     ) -> None:
         self.worker_id = registration.worker_id
         self.instance_id = registration.instance_id
         self.session_id = registration.fields["session"]
-        self.session_id = registration.fields["session"]
-        self.held: dict[str, tuple[str, int]] = {}
+        self.leases = StreamLeases(self.worker_id, store, settings, metrics, retry, holders, census, self._send)
         self._store = store
         self._settings = settings
         self._metrics = metrics
         self._matchmaker = matchmaker
-        self._retry = retry
-        self._holders = holders
-        self._census = census
         self._mode = mode
         self._wanted = 0
         self._outgoing: asyncio.Queue[worker_pb2.SessionDown | SessionEnd] = asyncio.Queue()
@@ -87,7 +81,6 @@ class Session:
             registration.worker_id, registration.capabilities, self._deliver, instance_id=registration.instance_id
         )
         self._in_order = InOrder(self._spawn)
-        self._renewed_at: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._replaced = False
@@ -112,7 +105,7 @@ class Session:
         """The same process has a new stream at this master, before this one was seen to break. What it names there
         lives on there; what else was seen here was lost on its way to the worker."""
         for renewal in held:
-            self._forget(renewal.task_id, renewal.lease_token)
+            self.leases.forget(renewal.task_id, renewal.lease_token)
         self._replaced = True
         self.end(None)
 
@@ -123,28 +116,6 @@ class Session:
             return
         moved_on = fields.get("instance") == self.instance_id
         self.end(None if moved_on else superseded(self.worker_id))
-
-    def revoke(self, task_id: str, reason: str) -> None:
-        """Tell the worker to stop a run. Unless it is ``cancelled`` (it will release), the lease is forgotten here."""
-        held = self.held.get(task_id)
-        if held is None:
-            return
-        if reason != "cancelled":
-            self._forget(task_id)
-        revocation = worker_pb2.Revocation(task_id=task_id, lease_token=held[0], reason=reason)
-        self._send(revocations=worker_pb2.Revocations(revocations=[revocation]))
-
-    def note_event(self, event: TaskEvent) -> None:
-        """Something happened to a task that this stream's worker holds, perhaps at another master."""
-        held = self.held.get(event.task_id)
-        if held is None:
-            return
-        if event.transition == "cancel":
-            self.revoke(event.task_id, "cancelled")
-        elif event.transition == "complete" and (event.epoch, event.worker_id) != (held[1], self.worker_id):
-            self.revoke(event.task_id, "finished_elsewhere")
-        elif event.transition in ("claim", "readopt") and event.epoch > held[1]:
-            self.revoke(event.task_id, "lost")
 
     def set_mode(self, mode: str) -> None:
         """active, cordoned or draining."""
@@ -172,9 +143,8 @@ class Session:
         if self._closed:
             self._spawn(self._give_back(grants))
             return
+        self.leases.note_grants(grants)
         for grant in grants:
-            self._hold(grant.task_id, grant.token, grant.epoch)
-            self._renewed_at[grant.task_id] = time.monotonic()
             log.debug("task.claim", task=grant.task_id, worker=self.worker_id, epoch=grant.epoch, search=grant.search)
         self._wanted = max(0, self._wanted - len(grants))
         requests = [evaluate_request(grant, self._settings.lease_ttl_ms) for grant in grants]
@@ -186,7 +156,7 @@ class Session:
         """Greet, then carry out what the worker says until it leaves. The caller drains :meth:`outgoing` meanwhile."""
         self._send(welcome=welcome)
         try:
-            await patiently(lambda: self._renew(hello.held), self._settings.lease_ttl_seconds)
+            await patiently(lambda: self._greet(hello), self._settings.lease_ttl_seconds)
             if self._mode != "active":
                 self._say_mode()
             async for message in messages:
@@ -197,30 +167,29 @@ class Session:
         except TenureError as error:
             self.end(error)
 
+    async def _greet(self, hello: worker_pb2.Hello) -> None:
+        await self.leases.settle(hello.held, self.instance_id)
+        await self.leases.renew(hello.held)
+
     async def close(self, *, cut: bool) -> None:
         """The stream is gone. With ``cut`` its leases are left a short grace, for the worker to come back in."""
         self._closed = True
         self._matchmaker.leave(self._consumer)
-        for task_id in self.held:
-            self._drop_holder(task_id)
+        self.leases.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if not cut or not self.held:
+        if not cut or not self.leases:
             return
+        patience_seconds = self._settings.lease_ttl_seconds
         try:
-            await self._cut(self._settings.lease_ttl_seconds)
+            if not self._replaced and await patiently(self._has_moved_on, patience_seconds):
+                log.info("session.moved_on", worker=self.worker_id)
+            else:
+                await self.leases.cut(patience_seconds)
         except TenureError as error:
             # The leases then live their whole TTL: later, but nothing is lost.
             log.warning("session.cut_failed", worker=self.worker_id, error=str(error))
-
-    async def _cut(self, patience_seconds: float) -> None:
-        if not self._replaced and await patiently(self._has_moved_on, patience_seconds):
-            log.info("session.moved_on", worker=self.worker_id)
-            return
-        leases = [(task_id, token) for task_id, (token, _) in self.held.items()]
-        shorten = self._store.tasks.cut
-        await patiently(lambda: shorten(leases, self._settings.grace_ms), patience_seconds)
 
     async def _has_moved_on(self) -> bool:
         """Whether this very process has said hello to another master since: there its leases are renewed, so what this
@@ -241,13 +210,12 @@ class Session:
         elif kind == "want":
             self._want(_checked_slots(message.want.slots))
         elif kind == "heartbeat":
-            renewals = message.heartbeat.renewals
-            self._in_order.start((each.task_id for each in renewals), self._heartbeat(message.heartbeat))
+            self._in_order.start(_task_ids(message.heartbeat.renewals), self._heartbeat(message.heartbeat))
         elif kind == "renewals":
             renewals = message.renewals.renewals
-            self._in_order.start((each.task_id for each in renewals), self._renew_if_possible(renewals))
+            self._in_order.start(_task_ids(renewals), self._renew_if_possible(renewals))
         elif kind == "checkpoint":
-            self._in_order.start([message.checkpoint.task_id], self._register_checkpoint(message.checkpoint))
+            self._in_order.start([message.checkpoint.task_id], self.leases.register_checkpoint(message.checkpoint))
         elif kind == "goodbye":
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._store.workers.leave(self.worker_id, self.instance_id)
@@ -269,41 +237,9 @@ class Session:
                 field="outcomes",
                 expected=f"at most {limits.BATCH_TASKS_MAX}",
             )
-        self._in_order.start((each.task_id for each in message.outcomes), self._carry_out(list(message.outcomes)))
+        self._in_order.start(_task_ids(message.outcomes), self.leases.end(message.outcomes))
         if message.HasField("want_slots"):
             self._want(_checked_slots(message.want_slots))
-
-    async def _carry_out(self, outcomes: list[worker_pb2.Outcome]) -> None:
-        # Without a token it would count as a legacy peer's, which no peer with a session is.
-        named = [outcome for outcome in outcomes if outcome.lease_token]
-        judged = [judge_outcome(outcome, self.worker_id, self._retry) for outcome in named]
-        taken = await patiently(lambda: take_outcomes(self._store, self._metrics, judged))
-        for outcome in named:
-            self._forget(outcome.task_id, outcome.lease_token)
-        by_outcome = dict(zip(map(id, named), taken, strict=True))
-        verdicts = [outcome_verdict(outcome, by_outcome.get(id(outcome))) for outcome in outcomes]
-        self._send(outcome_verdicts=worker_pb2.OutcomeVerdicts(verdicts=verdicts))
-
-    async def _register_checkpoint(self, message: worker_pb2.RegisterCheckpoint) -> None:
-        answer = worker_pb2.CheckpointVerdict(
-            task_id=message.task_id, lease_token=message.lease_token, url=message.checkpoint.url
-        )
-        try:
-            ids.check_text(message.lease_token, "lease_token", limits.ID_BYTES_MAX)
-            record = checkpoint_record(message.checkpoint)
-        except InvalidInput as error:
-            # Refusing the stream for it would stop the worker's other tasks, again and again.
-            log.warning("checkpoint.invalid", task=message.task_id, worker=self.worker_id, error=str(error))
-            answer.verdict = worker_pb2.VERDICT_INVALID
-        else:
-            register = functools.partial(
-                self._store.tasks.register_checkpoint, message.task_id, message.lease_token, self.worker_id, record
-            )
-            verdict, urls = await patiently(register)
-            answer.verdict = worker_pb2.Verdict.Value(verdict_message(verdict))
-            answer.delete_urls.extend(urls)
-        self._metrics.checkpoints.labels(worker_pb2.Verdict.Name(answer.verdict).removeprefix("VERDICT_")).inc()
-        self._send(checkpoint_verdict=answer)
 
     async def _heartbeat(self, message: worker_pb2.HeartbeatRequest) -> None:
         fields = heartbeat_fields(message)
@@ -322,43 +258,7 @@ class Session:
 
     async def _renew_if_possible(self, messages: Iterable[worker_pb2.Renewal]) -> None:
         with contextlib.suppress(StoreUnavailable):
-            await self._renew(messages)
-
-    async def _renew(self, messages: Iterable[worker_pb2.Renewal]) -> None:
-        """Renew what the worker says it holds, and tell it what it holds no more."""
-        renewed = await renew(self._store, self._metrics, messages, self.worker_id)
-        now = time.monotonic()
-        for row, verdict in renewed:
-            if verdict in HELD:
-                self._hold(row.task_id, row.token, row.epoch)
-                self._observe_renewal(row.task_id, now)
-            else:
-                self._forget(row.task_id, row.token)
-        lost = revocations(renewed)
-        if lost:
-            self._send(revocations=worker_pb2.Revocations(revocations=lost))
-        self._send(renewals_done=worker_pb2.RenewalsDone(renewed=sum(verdict in HELD for _, verdict in renewed)))
-
-    def _observe_renewal(self, task_id: str, now: float) -> None:
-        before = self._renewed_at.get(task_id)
-        if before is not None:
-            self._metrics.renewal_lag_seconds.observe(max(0.0, now - before - self._settings.heartbeat_seconds))
-        self._renewed_at[task_id] = now
-
-    def _hold(self, task_id: str, token: str, epoch: int) -> None:
-        self.held[task_id] = (token, epoch)
-        self._holders[task_id] = self
-
-    def _forget(self, task_id: str, token: str | None = None) -> None:
-        held = self.held.get(task_id)
-        if held is not None and (token is None or held[0] == token):
-            del self.held[task_id]
-            self._renewed_at.pop(task_id, None)
-            self._drop_holder(task_id)
-
-    def _drop_holder(self, task_id: str) -> None:
-        if self._holders.get(task_id) is self:
-            del self._holders[task_id]
+            await self.leases.renew(messages)
 
     async def _give_back(self, grants: list[Grant]) -> None:
         for grant in grants:
@@ -376,6 +276,10 @@ class Session:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _task_ids(messages: Iterable[Any]) -> list[str]:
+    return [message.task_id for message in messages]
 
 
 def _checked_slots(slots: int) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tenure.common.errors import InvalidInput, StaleLease
 from tenure.master.metrics import MasterMetrics
+from tenure.master.rpc.leases import Holders
 from tenure.master.rpc.workers import Registration, read_registration
 from tenure.master.store.records import TaskEvent
 from tenure.proto import worker_pb2
@@ -19,12 +20,12 @@ class SessionTable:
     """This master's open sessions.
 
     Attributes:
-        holders: Task id -> the session whose worker holds it. The sessions keep it up.
+        holders: Task id -> the leases that it is among. The sessions keep it up.
     """
 
     def __init__(self, metrics: MasterMetrics) -> None:
         self._by_worker: dict[str, Session] = {}
-        self.holders: dict[str, Session] = {}
+        self.holders: Holders = {}
         self._metrics = metrics
 
     def add(self, session: Session, held: Sequence[worker_pb2.Renewal]) -> None:
@@ -49,9 +50,9 @@ class SessionTable:
 
     def note_event(self, event: TaskEvent) -> None:
         """Hand an event to the session whose worker holds its task."""
-        session = self.holders.get(event.task_id)
-        if session is not None:
-            session.note_event(event)
+        leases = self.holders.get(event.task_id)
+        if leases is not None:
+            leases.note_event(event)
 
     def all(self) -> list[Session]:
         """Every open session."""

@@ -15,7 +15,7 @@ from tenure.master.core.matching import Capabilities
 from tenure.master.core.outcomes import Judged, judge_legacy, judge_outcome
 from tenure.master.loops.matchmaker import Consumer
 from tenure.master.rpc.messages import evaluate_request
-from tenure.master.rpc.outcomes import take_outcome, verdict_message
+from tenure.master.rpc.outcomes import take_outcome, verdict_name
 from tenure.master.rpc.renewals import renew, revocations
 from tenure.master.rpc.sessions import read_hello
 from tenure.master.rpc.workers import PULL, PUSH, heartbeat_fields, read_registration
@@ -100,7 +100,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         return worker_pb2.ResultResponse(
             acknowledged=taken.verdict in (Verdict.OK, Verdict.DUPLICATE),
             message=taken.message or "taken",
-            verdict=verdict_message(taken.verdict),
+            verdict=verdict_name(taken.verdict.value),
         )
 
     async def RequestTask(self, request: worker_pb2.TaskRequest, context: Any) -> worker_pb2.TaskResponse:

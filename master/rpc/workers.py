@@ -66,8 +66,6 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
     }
     if session:
         fields["session"] = secrets.token_hex(8)
-    if session:
-        fields["session"] = secrets.token_hex(8)
     gpus_per_slot = request.num_gpus // slots
     capabilities = Capabilities(gpus_per_slot, dict(request.labels))
     return Registration(
