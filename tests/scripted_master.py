@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tenure.common.limits import MESSAGE_BYTES_MAX
 from tenure.proto import worker_pb2 as pb
@@ -72,6 +74,8 @@ class ScriptedMaster:
         acknowledges: Whether Heartbeat is acknowledged.
         should_continue: The heartbeat's.
         takes_results: Whether SubmitResult is acknowledged; an integer n fails the next n calls with UNAVAILABLE.
+        version: Named in registrations; a MorphML master names none.
+        muted: It hears, and answers nothing.
         sessions: The sessions that are open now.
     """
 
@@ -95,6 +99,7 @@ class ScriptedMaster:
         self.sessions: list[_Session] = []
         self.refuse_sessions: grpc.StatusCode | None = None
         self.muted = False
+        self.version = ""
         self.heartbeat_revocations: list[pb.Revocation] = []
         self.port = 0
         self._ttl_ms = ttl_ms
@@ -103,6 +108,7 @@ class ScriptedMaster:
         self._offers: deque[pb.EvaluateRequest] = deque()
         self._changed = asyncio.Condition()
         self._server: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()
 
     @property
     def address(self) -> str:
@@ -113,6 +119,8 @@ class ScriptedMaster:
         server = grpc.aio.server(options=OPTIONS)
         servicer = _LegacyServicer(self) if self._legacy else _Servicer(self)
         worker_pb2_grpc.add_MasterServiceServicer_to_server(servicer, server)
+        if not self._legacy:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
         await server.start()
         self._server = server
@@ -124,6 +132,11 @@ class ScriptedMaster:
         if server is not None:
             await server.stop(None)
         self.sessions.clear()
+
+    async def lose_store(self) -> None:
+        """What a Tenure master does whose store is away: it answers nothing and says NOT_SERVING."""
+        self.muted = True
+        await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def offer(self, *requests: pb.EvaluateRequest) -> None:
         """Give these tasks to whoever wants some."""
@@ -191,7 +204,12 @@ class _LegacyServicer(worker_pb2_grpc.MasterServiceServicer):
     async def RegisterWorker(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
         self._master.heard.registrations.append(request)
         await self._master.note("register")
-        return pb.RegisterResponse(success=self._master.registers, message="as the script says", master_id="scripted")
+        return pb.RegisterResponse(
+            success=self._master.registers,
+            message="as the script says",
+            master_id="scripted",
+            version=self._master.version,
+        )
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
         master = self._master
@@ -292,3 +310,15 @@ class _Servicer(_LegacyServicer):
                     await session.send(pb.SessionDown(checkpoint_verdict=answer))
             case "heartbeat" | "renewals":
                 await session.send(pb.SessionDown(renewals_done=pb.RenewalsDone()))
+
+
+async def _serve_alone() -> None:
+    master = await ScriptedMaster(ttl_ms=3_000, heartbeat_ms=300).start()
+    sys.stdout.write(f"{master.port}\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    # In a process of its own, for tests that stop or kill it.
+    asyncio.run(_serve_alone())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tenure.common.addresses import Address
 from tenure.common.errors import ERROR_METADATA_KEY, TenureError
@@ -15,10 +17,6 @@ from tenure.common.limits import MESSAGE_BYTES_MAX
 _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    # Notice a master whose host vanished. Servers that allow fewer pings than this would close the connection.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
     # Each channel dials anew when we say so: our own pauses between attempts are the only ones.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -26,15 +24,45 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),
 )
+# Notice a master that is stopped, or whose host vanished, well within the time of a lease. Tenure's masters allow that
+# many pings (proto/serving.py); others would close the connection.
+_KEEPALIVE: Sequence[tuple[str, Any]] = (
+    ("grpc.keepalive_time_ms", 8_000),
+    ("grpc.keepalive_timeout_ms", 4_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 
 
-def open_channel(address: Address, compression: str) -> grpc.aio.Channel:
+class MasterHealth(enum.Enum):
+    """What a master says of itself."""
+
+    SERVING = "serving"
+    NOT_SERVING = "not_serving"
+    """It lives, but its store is away, or it doesn't know the health service."""
+    SILENT = "silent"
+
+
+def open_channel(address: Address, compression: str, *, keepalive: bool) -> grpc.aio.Channel:
     """A channel to the master at ``address``; it connects with the first call."""
     return grpc.aio.insecure_channel(
         str(address),
-        options=_OPTIONS,
+        options=(*_OPTIONS, *_KEEPALIVE) if keepalive else _OPTIONS,
         compression=grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression,
     )
+
+
+async def ask_health(channel: grpc.aio.Channel, timeout_seconds: float) -> MasterHealth:
+    """Ask the master behind the channel how it is."""
+    try:
+        answer = await health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=timeout_seconds
+        )
+    except grpc.aio.AioRpcError as error:
+        silent = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+        return MasterHealth.SILENT if error.code() in silent else MasterHealth.NOT_SERVING
+    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+        return MasterHealth.SERVING
+    return MasterHealth.NOT_SERVING
 
 
 def describe(error: grpc.aio.AioRpcError) -> str:

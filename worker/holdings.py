@@ -283,6 +283,10 @@ class Holdings:
         if verdict.verdict in _GONE and (run := self.runs.get(key)) is not None:
             self.stop(run, StopReason.LOST)
 
+    def discard(self, urls: Sequence[str]) -> None:
+        """A master names checkpoints that nobody needs any more."""
+        self._delete(urls)
+
     # -- renewal --------------------------------------------------------------------------------------------------
 
     def renewals(self) -> list[worker_pb2.Renewal]:

@@ -89,6 +89,7 @@ class PushLink:
         self._on_shutdown = on_shutdown
         self._addresses = settings.masters
         self._registered_once = False
+        self._speaks_tenure = False
         self._heartbeat_seconds = _HEARTBEAT_SECONDS
         self._undelivered = asyncio.Event()
         self._refusals: dict[LeaseKey, _Refusal] = {}
@@ -110,7 +111,7 @@ class PushLink:
         """Talk to one master until it doesn't answer."""
         address = self._addresses[0]
         try:
-            async with open_channel(address, self._settings.compression) as channel:
+            async with open_channel(address, self._settings.compression, keepalive=False) as channel:
                 self._stub = worker_pb2_grpc.MasterServiceStub(channel)
                 await self._register(address)
                 await self._serve()
@@ -151,6 +152,7 @@ class PushLink:
                 raise Refused(f"the master at {address} refuses this worker: {response.message}")
             raise Unreachable(f"registration refused: {response.message}")
         self._registered_once = True
+        self._speaks_tenure = bool(response.version)
         if response.heartbeat_interval_ms:
             self._heartbeat_seconds = response.heartbeat_interval_ms / 1000
         self.contact.connected()
@@ -174,7 +176,9 @@ class PushLink:
         )
         response = await self._call(self._stub.Heartbeat, request)
         if not response.acknowledged:
-            # A master that started anew. What else it says in this answer it doesn't mean.
+            if self._speaks_tenure and not response.should_continue:
+                raise Superseded("a newer process has registered this worker id")
+            # A master that started anew. What else a MorphML master says in this answer it doesn't mean.
             log.warning("worker.forgotten", master=str(self._addresses[0]))
             await self._register(self._addresses[0])
             return

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import sys
 from pathlib import Path
 
+import scripted_master
 from scripted_master import ScriptedMaster, make_task
 from worker_process import WorkerProcess, eventually
 
@@ -196,3 +199,57 @@ async def test_a_worker_waits_for_its_first_master(worker: WorkerProcess) -> Non
     await master.offer(task)
     assert (await master.outcome_of(task)).kind == pb.OUTCOME_SUCCESS
     await master.vanish()
+
+
+async def test_a_master_whose_store_is_away_is_not_left(master: ScriptedMaster, worker: WorkerProcess) -> None:
+    """Its silence says nothing about this worker's leases; a broken stream would cut them to the grace."""
+    await worker.start(master.address)
+    task = make_task("t1", seconds=100)
+    await master.offer(task)
+    await worker.journaled("start")
+    await master.lose_store()
+    await eventually(lambda: len(worker.log_lines("session.silent")) >= 2)
+    assert {line["health"] for line in worker.log_lines("session.silent")} == {"not_serving"}
+    master.muted = False
+    await master.revoke(task, "cancelled")
+    assert (await master.outcome_of(task)).kind == pb.OUTCOME_RELEASE
+    assert len(master.heard.hellos) == 1
+
+
+async def test_a_stopped_master_is_left(worker: WorkerProcess) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(Path(scripted_master.__file__)), stdout=asyncio.subprocess.PIPE
+    )
+    spare = await ScriptedMaster(ttl_ms=3_000, heartbeat_ms=300).start()
+    await spare.vanish()
+    try:
+        assert process.stdout is not None
+        port = int(await process.stdout.readline())
+        await worker.start(f"127.0.0.1:{port},{spare.address}")
+        await eventually(lambda: worker.log_lines("session.up"))
+        process.send_signal(signal.SIGSTOP)
+        await eventually(lambda: worker.log_lines("session.lost"))
+        assert "nor does it answer when asked" in worker.log_lines("session.lost")[0]["error"]
+        await spare.start()
+        await spare.until(lambda heard: heard.hellos)
+    finally:
+        process.kill()
+        await process.wait()
+        await spare.vanish()
+
+
+async def test_discarded_checkpoints_are_deleted_and_nothing_else(
+    master: ScriptedMaster, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    await worker.start(master.address)
+    task = make_task("t1", steps=2, checkpoint=1)
+    await master.offer(task)
+    await master.outcome_of(task)
+    urls = [one.checkpoint.url for one in master.heard.checkpoints]
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("x")
+    await master.say(pb.SessionDown(discard=pb.Discard(urls=[precious.as_uri(), "http://x/y", *urls])))
+    await eventually(lambda: not any(local(url).exists() for url in urls))
+    assert (precious / "file").exists()
+    assert len(worker.log_lines("checkpoint.not_deleted")) == 2

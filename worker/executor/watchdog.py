@@ -1,12 +1,14 @@
 """No executor outlives its supervisor, nor does anything that an evaluation started.
 
 A supervisor killed by SIGKILL can't tell its executors, and an evaluation that holds the GIL can't notice. So each
-executor forks, before it has a thread or a big module, one tiny process that only waits for the pipe to the
-supervisor to hang up and then kills the process group. The kernel's parent-death signal stands behind it.
+executor forks, before it has a thread or a big module, one tiny process that only waits: for the pipe to the
+supervisor to hang up, or for the executor's end. Then it kills the process group. The executor asks the kernel for a
+parent-death signal besides; the watchdog must not, or it would be dead before it has killed the rest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -44,7 +46,6 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def _watch(pipe: int, executor_pid: int) -> None:
-    die_with_parent(executor_pid)
     # Holding the executor's output open would hide its end.
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -52,5 +53,10 @@ def _watch(pipe: int, executor_pid: int) -> None:
     poll = select.poll()
     # Nothing but the hang-up, which is always reported: the messages are the executor's.
     poll.register(pipe, 0)
-    poll.poll()
+    if hasattr(os, "pidfd_open"):
+        # Readable once the executor has ended. Elsewhere its supervisor's word for that has to do.
+        with contextlib.suppress(ProcessLookupError):
+            poll.register(os.pidfd_open(executor_pid), select.POLLIN)
+    if os.getppid() == executor_pid:
+        poll.poll()
     os.killpg(0, signal.SIGKILL)
