@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as redis_asyncio
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from tenure.common.errors import Overloaded, StoreUnavailable, TenureError, UnsuitableStore
 from tenure.common.limits import BATCH_TASKS_MAX
@@ -22,6 +30,10 @@ from tenure.master.store.scripts import Script, load_scripts
 
 # Each waiting call is somebody's request: past this the master sheds instead of growing.
 WAITING_CALLS_MAX = 50_000
+
+# What a server says while it can't serve for a while. redis-py takes the first word off where it knows it by class.
+PASSING_ERRORS = (ReadOnlyError, ClusterDownError, TryAgainError)
+PASSING_WORDS = ("LOADING", "MASTERDOWN", "BUSY", "MISCONF", "UNBLOCKED", "NOREPLICAS")
 
 Arguments = list[bytes | str]
 Encode = Callable[[list[Any]], Arguments]
@@ -144,6 +156,9 @@ class Pipeline:
         for command, reply in zip(commands, replies, strict=True):
             self._observe(command.script.name, seconds, command.items)
             _deliver(command, reply)
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            # A failover: the primary is elsewhere by now, and only a new connection finds it.
+            await self._disconnect()
 
     async def _round_trip(self, commands: list[_Command]) -> list[Any]:
         connection = await self._connected()
@@ -206,21 +221,10 @@ def translate(error: BaseException) -> TenureError:
     if isinstance(error, AuthenticationError):
         return UnsuitableStore(f"the store refused the credentials: {error}", field="store")
     text = str(error)
-    if text.startswith("OOM"):
+    if "used memory > 'maxmemory'" in text:
         return Overloaded("the store is at its memory limit", expected="raise maxmemory, or forget old tasks")
-    if isinstance(error, ResponseError) and not text.startswith(
-        (
-            "READONLY",
-            "LOADING",
-            "MASTERDOWN",
-            "CLUSTERDOWN",
-            "BUSY",
-            "MISCONF",
-            "UNBLOCKED",
-            "NOREPLICAS",
-            "TRYAGAIN",
-        )
-    ):
+    passing = isinstance(error, PASSING_ERRORS) or text.startswith(PASSING_WORDS)
+    if isinstance(error, ResponseError) and not passing:
         return TenureError(f"the store refused a script: {text[:500]}")
     return StoreUnavailable(f"the store does not answer: {text[:300] or type(error).__name__}")
 

@@ -170,9 +170,11 @@ async def check_schema(client: redis_asyncio.Redis, keys: Keys, url: str) -> Non
         UnsuitableStore: The store holds a schema that this version can't read, or another number of shards.
     """
     try:
-        await client.hsetnx(keys.schema, "version", str(SCHEMA_VERSION))
-        await client.hsetnx(keys.schema, "shards", str(keys.shards))
         found = await client.hgetall(keys.schema)
+        if not found:  # written only then: a master must start on a full store
+            await client.hsetnx(keys.schema, "version", str(SCHEMA_VERSION))
+            await client.hsetnx(keys.schema, "shards", str(keys.shards))
+            found = await client.hgetall(keys.schema)
     except (TimeoutError, RedisError, OSError) as error:
         raise _schema_failure(error, keys) from error
     version, shards = int(found[b"version"]), int(found[b"shards"])

@@ -1,6 +1,7 @@
 -- claim: give ready tasks to workers, each under a fresh lease. QUEUED -> LEASED.
 --
 -- @include lib/base.lua lib/queue.lua
+-- @flags   allow-oom
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON {ttl, requests: [{worker, instance, legacy, classes: […], tokens: […]}]}; ttl in ms; a request is given
 --          at most as many tasks as it brings tokens; 100 tokens in all

@@ -1,6 +1,7 @@
 -- search: create a search or change its settings and status.
 --
 -- @include lib/base.lua lib/queue.lua
+-- @flags   allow-oom
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON {name, create: bool, settings: {priority?, weight?, max_leased?, format?}, status?}
 -- Replies  OK, UNKNOWN_SEARCH (and create is false) or FORMAT_IN_USE (the format can't change under existing tasks)
