@@ -87,7 +87,13 @@ def account(
             )
     _account_for_ended(before, known, result)
     _account_for_unexplained(unexplained, _growth("released", before, after) - ends["release"], result)
-    expired = _growth("leases_expired", before, after)
+    for name, count in before.counters.items():
+        if after.counters.get(name, 0) < count:
+            result.breaches.append(
+                f"the store's counter {name} went back from {count} to {after.counters.get(name, 0)}: "
+                "this is another store, or an older copy of it"
+            )
+    expired = max(0, _growth("leases_expired", before, after))
     if expired:
         result.breaches.append(f"{expired} leases expired, by the store's own count")
     result.figures = {
