@@ -24,7 +24,8 @@ Fates: ``ok``; ``error`` (raises RuntimeError); ``fatal`` (raises an error that 
 fitness); ``nan_loss`` (a finite fitness beside a NaN ``val_loss``); ``text`` (returns a text as metric);
 ``nothing`` (returns None); ``flood`` (prints 4 MiB, then is ``ok``); ``orphan`` (starts a grandchild that
 would outlive it, journals its pid as ``orphan``, then hangs); ``unprintable`` (raises an error whose text
-can't be made).
+can't be made); ``garbage`` (writes nonsense into the pipe to its supervisor, then hangs); ``surrogates`` (returns
+texts that are no UTF-8).
 
 With ``TENURE_TEST_JOURNAL`` set, each run appends one JSON line per event to that file (O_APPEND, one
 write each, so that many processes can share it): ``task_id``, ``search``, ``epoch``, ``attempt``,
@@ -153,9 +154,7 @@ class _Run:
                 return
             time.sleep(min(left, _POLL_SECONDS))
 
-    def meet_fate(
-        self, step: int, result: Mapping[str, float] | Result | None
-    ) -> Mapping[str, float] | Result | None:
+    def meet_fate(self, step: int, result: Mapping[str, float] | Result | None) -> Mapping[str, float] | Result | None:
         match self.fate:
             case "ok":
                 return result
@@ -202,6 +201,12 @@ class _Run:
                 _sleep_for_ever()
             case "unprintable":
                 raise UnprintableError
+            case "garbage":
+                pipe = next(word for word in sys.argv if word.startswith("--pipe="))
+                os.write(int(pipe.removeprefix("--pipe=")), b'\0\0\0\x0f{"type": "what"\xff\xff')
+                _sleep_for_ever()
+            case "surrogates":
+                return Result({"fitness": self.fitness}, detail="\ud800")
             case _:
                 raise ValueError(f"unknown fate {self.fate!r}")
         return result

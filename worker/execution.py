@@ -17,12 +17,30 @@ import structlog
 from tenure.proto import worker_pb2
 from tenure.worker.executor_process import ExecutorProcess, Exited
 from tenure.worker.pipe import Message
-from tenure.worker.runs import Run
+from tenure.worker.runs import Run, finite_metrics
 
 log = structlog.get_logger()
 
 # A limit that has passed must still be passed after this: had the whole worker been stopped, reports are queued.
 _SECOND_LOOK_SECONDS = 0.2
+
+# Of every log line: an evaluation's fields of these names get an underscore.
+_OWN_FIELDS = frozenset(
+    [
+        "event",
+        "level",
+        "timestamp",
+        "component",
+        "worker",
+        "search",
+        "task",
+        "epoch",
+        "exc_info",
+        "exception",
+        "stack_info",
+        "stack",
+    ]
+)
 
 
 class RunObserver(Protocol):
@@ -59,7 +77,7 @@ class Execution:
         """
         while True:
             event = await self._next_event()
-            if isinstance(event, Exited) or (event is not None and self._take(event)):
+            if isinstance(event, Exited) or (event is not None and self._take_safely(event)):
                 return event
             self._check_limits()
             if self._run.stop_reason is not None:
@@ -82,7 +100,8 @@ class Execution:
         """The end of an executor that was killed; a success that was under way still counts."""
         while True:
             event = await self._executor.events.get()
-            if isinstance(event, Exited) or (event is not None and self._take(event) and event["type"] == "done"):
+            last = isinstance(event, Exited) or (event is not None and self._take_safely(event))
+            if last and event is not None and (isinstance(event, Exited) or event["type"] == "done"):
                 return event
 
     def _check_limits(self) -> None:
@@ -101,13 +120,26 @@ class Execution:
             log.info("task.stopping", **self._run.log_fields, reason=reason)
             self._executor.send({"type": "stop", "run": self._run.number, "reason": reason})
 
+    def _take_safely(self, message: Message) -> bool:
+        """:meth:`_take`, from a process in which user code may do anything, to its end of the pipe too."""
+        try:
+            return self._take(message)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._executor.kill(f"broke the protocol: {message['type']}: {type(error).__name__}: {error}")
+            return False
+
     def _take(self, message: Message) -> bool:
         """Take a message of the run; whether it is the last."""
         run = self._run
         if message.get("run") != run.number:
             return False
         match message["type"]:
-            case "done" | "failed" | "stopped":
+            case "done":
+                finite_metrics(message["metrics"])
+                return isinstance(message["detail"] + message["architecture"], str)
+            case "failed":
+                return {"error_class", "message", "retryable", "out_of_memory"} <= message.keys()
+            case "stopped":
                 return True
             case "progress":
                 run.report(message)
@@ -153,5 +185,4 @@ def evaluate_message(run: Run, work_dir: str) -> Message:
 
 def _without_clashes(fields: Mapping[str, Any]) -> dict[str, Any]:
     """An evaluation's fields, none of which may stand for the line's own."""
-    own = ("event", "level", "timestamp", "component", "worker", "search", "task", "epoch")
-    return {(f"{name}_" if name in own else name): value for name, value in fields.items()}
+    return {(f"{name}_" if name in _OWN_FIELDS else name): value for name, value in fields.items()}

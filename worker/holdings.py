@@ -73,6 +73,12 @@ class Holdings:
     async def recover(self) -> None:
         """Take up what an earlier process of this worker left: outcomes, and leases it died under."""
         await self.spool.open()
+        if self._settings.dispatch == "pull":
+            for outcome in self.spool.pending():
+                if not outcome.lease_token:
+                    # Of a MorphML master this worker was pushed to by; those keep nothing, so nobody waits for it.
+                    log.error("outcome.undeliverable", task=outcome.task_id, outcome=kind_name(outcome.kind))
+                    self.spool.forget(key_of(outcome))
         for request in self._leftovers:
             key = key_of(request)
             if not key.token or key in self.spool:
@@ -163,7 +169,9 @@ class Holdings:
         run.stop(reason, self._settings.stop_grace_seconds if grace_seconds is None else grace_seconds)
         if run in self._overflow:
             self._overflow.remove(run)
-            self._in_background(self._end_without_slot(run, f"stopped before it started: {reason.value}"))
+        elif not any(slot.withdraw(run) for slot in self.slots):
+            return
+        self._in_background(self._end_without_slot(run, f"stopped before it started: {reason.value}"))
 
     def stop_all(self, reason: StopReason, grace_seconds: float | None = None) -> None:
         """Stop every run."""
@@ -266,21 +274,18 @@ class Holdings:
         if verdict.verdict == Verdict.VERDICT_UNSPECIFIED:
             return
         sent_once = self.announcements.settle(key, verdict.url)
+        run = self.runs.get(key)
+        fields = {**(run.log_fields if run is not None else {"task": key.task_id}), "url": verdict.url}
         if verdict.verdict == Verdict.VERDICT_OK:
-            log.info("checkpoint.registered", task=key.task_id, url=verdict.url)
+            log.info("checkpoint.registered", **fields)
             self._delete(verdict.delete_urls)
             return
-        log.warning(
-            "checkpoint.not_registered",
-            task=key.task_id,
-            url=verdict.url,
-            verdict=verdict_name(verdict.verdict),
-        )
+        log.warning("checkpoint.not_registered", **fields, verdict=verdict_name(verdict.verdict))
         if sent_once:
             # Sent once and refused, so it is certainly not registered. One sent before may be what the lease's next
             # holder goes on from; should it be debris after all, that holder sweeps it.
             self._delete([verdict.url])
-        if verdict.verdict in _GONE and (run := self.runs.get(key)) is not None:
+        if verdict.verdict in _GONE and run is not None:
             self.stop(run, StopReason.LOST)
 
     def discard(self, urls: Sequence[str]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -41,6 +40,7 @@ log = structlog.get_logger()
 
 # Outcomes that a repeated call is answered with.
 _REMEMBERED_MAX = 1000
+_REMEMBERED_BYTES_MAX = 32 * 1024 * 1024
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
@@ -76,7 +76,9 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._delivery_seconds = delivery_seconds
         self._started = time.monotonic()
         self._calls: dict[LeaseKey, int] = {}
-        self._remembered: OrderedDict[LeaseKey, worker_pb2.Outcome] = OrderedDict()
+        # In the order they came.
+        self._remembered: dict[LeaseKey, worker_pb2.Outcome] = {}
+        self._remembered_bytes = 0
 
     async def Evaluate(self, request: worker_pb2.EvaluateRequest, context: Any) -> worker_pb2.EvaluateResponse:
         """Carry one task out; the answer comes when it has ended. The same task sent twice is one evaluation."""
@@ -179,9 +181,15 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """For repeated calls. Without a token a failed task that is pushed again is a new attempt."""
         key = key_of(outcome)
         if key.token or outcome.kind == Kind.OUTCOME_SUCCESS:
+            self._forget(key)
             self._remembered[key] = outcome
-            while len(self._remembered) > _REMEMBERED_MAX:
-                self._remembered.popitem(last=False)
+            self._remembered_bytes += outcome.ByteSize()
+            while len(self._remembered) > _REMEMBERED_MAX or self._remembered_bytes > _REMEMBERED_BYTES_MAX:
+                self._forget(next(iter(self._remembered)))
+
+    def _forget(self, key: LeaseKey) -> None:
+        if (outcome := self._remembered.pop(key, None)) is not None:
+            self._remembered_bytes -= outcome.ByteSize()
 
     async def _check_worker_id(self, worker_id: str, context: Any) -> None:
         if worker_id and worker_id != self._worker_id:

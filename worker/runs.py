@@ -18,6 +18,7 @@ from tenure.worker.pipe import Message
 from tenure.worker.scratch import Scratch
 
 Kind = worker_pb2.OutcomeKind
+_ERROR_CLASS_BYTES_MAX = 200
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def outcome_of(run: Run, ending: Message | Exited, log_tail: str) -> worker_pb2.
     if not isinstance(ending, Exited) and ending["type"] == "done":
         outcome.kind = Kind.OUTCOME_SUCCESS
         outcome.metrics.update(finite_metrics(ending["metrics"]))
-        outcome.detail = ending["detail"]
+        outcome.detail = _cut(ending["detail"], limits.DETAIL_BYTES_MAX)
         outcome.architecture = ending["architecture"]
         return outcome
     outcome.log_tail = log_tail
@@ -266,7 +267,7 @@ def _describe_failure(outcome: worker_pb2.Outcome, ending: Message) -> None:
         outcome.error_message = "the evaluator raised Stopped though nobody had asked it to stop"
         return
     outcome.kind = Kind.OUTCOME_OUT_OF_MEMORY if ending["out_of_memory"] else Kind.OUTCOME_FAILURE
-    outcome.error_class = str(ending["error_class"])
+    outcome.error_class = _cut(str(ending["error_class"]), _ERROR_CLASS_BYTES_MAX)
     outcome.error_message = _cut(str(ending["message"]), limits.ERROR_MESSAGE_BYTES_MAX)
     outcome.retryable = bool(ending["retryable"])
 
@@ -278,9 +279,19 @@ def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
         for name, value in metrics.items()
         if isinstance(value, int | float)
         and math.isfinite(value)
-        and len(name.encode("utf-8", "replace")) <= limits.METRIC_NAME_BYTES_MAX
+        and _is_text(name)
+        and len(name.encode()) <= limits.METRIC_NAME_BYTES_MAX
     }
     return dict(list(finite.items())[: limits.METRICS_ENTRIES_MAX])
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be UTF-8, as all text on the wire is: no lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _cut(text: str, bytes_max: int) -> str:

@@ -124,6 +124,13 @@ class Slot:
         if self.executor is not None and self.state is SlotState.FREE:
             self.executor.wake()
 
+    def withdraw(self, run: Run) -> bool:
+        """Take back an assigned run that waits for an executor to start; False if it isn't so."""
+        if self.run is not run or self.state is not SlotState.STARTING or run.started_at is not None:
+            return False
+        self.run = None
+        return True
+
     async def start(self) -> None:
         """Start the first executor.
 

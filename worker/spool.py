@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import os
 import struct
@@ -93,7 +94,7 @@ class Spool:
     def forget(self, key: LeaseKey) -> None:
         """A master has it, or will never want it. Its file goes a little later."""
         if self._pending.pop(key, None) is not None:
-            self._thread.submit(self._remove_file, key)
+            self._thread.submit(contextvars.copy_context().run, self._remove_file, key)
             self._forgotten.set()
             self._forgotten = asyncio.Event()
 
@@ -120,7 +121,8 @@ class Spool:
         self._thread.shutdown()
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        # In the caller's context: what is logged there carries the worker's id.
+        return await asyncio.get_running_loop().run_in_executor(self._thread, contextvars.copy_context().run, call)
 
 
 class _SpoolFiles:

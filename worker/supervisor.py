@@ -236,7 +236,8 @@ class Supervisor:
                 log.error("worker.superseded", error=str(error))
                 self._holdings.set_open(False)
                 self._holdings.stop_all(StopReason.SUPERSEDED)
-                await self._unless(Leaving.KILL, self._holdings.wait_until_idle())
+                patience = self._settings.stop_grace_seconds + _KILL_SECONDS
+                await self._unless(Leaving.KILL, self._idle_within(patience))
                 return ExitCode.SUPERSEDED
             except Refused as error:
                 log.error("worker.refused", error=str(error))
@@ -254,12 +255,11 @@ class Supervisor:
         deadline = loop.time() + grace
         if self._leaving is Leaving.DRAIN:
             self._holdings.stop_all(StopReason.DRAIN, _STOPPING_SHARE * grace)
-            await self._unless(Leaving.KILL, self._holdings.wait_until_idle())
+            await self._unless(Leaving.KILL, self._idle_within(_STOPPING_SHARE * grace + _KILL_SECONDS))
         if self._leaving is Leaving.KILL:
             # What they were doing is still handed back: on disk at least.
             self._holdings.stop_all(StopReason.DRAIN, 0.0)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._holdings.wait_until_idle(), _KILL_SECONDS)
+            await self._idle_within(_KILL_SECONDS)
         else:
             left = max(0.0, deadline - loop.time())
             await self._unless(Leaving.KILL, self._spool.acknowledged(None, left))
@@ -282,6 +282,14 @@ class Supervisor:
         await self._servers.stop()
         await self._holdings.settle_background()
         await self._spool.close()
+
+    async def _idle_within(self, seconds: float) -> None:
+        """Wait for the runs to end, but no longer."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._holdings.wait_until_idle()
+        except TimeoutError:
+            log.error("worker.runs_left", tasks=[key.task_id for key in self._holdings.runs])
 
     # -- small parts ----------------------------------------------------------------------------------------------
 

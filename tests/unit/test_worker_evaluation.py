@@ -65,6 +65,8 @@ def test_numbers_of_any_kind_are_metrics(returned: Any, metrics: dict[str, float
         ({"x" * 129: 1.0}, "metric name"),
         ({str(n): 1.0 for n in range(257)}, "257 metrics"),
         (Result({}, detail="x" * (limits.DETAIL_BYTES_MAX + 1)), "detail"),
+        (Result({}, detail="\ud800"), "detail"),
+        ({"\ud800": 1.0}, "metric name"),
         (Result({}, detail=3), "detail"),  # type: ignore[arg-type]
         (Result({}, architecture="x" * (limits.ARCHITECTURE_BYTES_MAX + 1)), "architecture"),
     ],

@@ -142,14 +142,16 @@ async def test_limits_count_from_the_start_and_from_the_last_report(monkeypatch:
 
 
 def test_metrics_are_what_the_wire_may_carry() -> None:
-    given = {"a": 1, "b": math.nan, "c": math.inf, "x" * 200: 1.0, "d": "text", "e": True}
+    given = {"a": 1, "b": math.nan, "c": math.inf, "x" * 200: 1.0, "d": "text", "e": True, "\ud800": 1.0}
     assert finite_metrics(given) == {"a": 1.0, "e": 1.0}  # type: ignore[arg-type]
     assert len(finite_metrics({str(n): 1.0 for n in range(1000)})) == limits.METRICS_ENTRIES_MAX
 
 
 async def test_long_error_messages_are_cut_to_the_limit() -> None:
-    outcome = outcome_of(await make_run(), {**FAILED, "message": "ü" * 10_000 + "\ud800"}, "")
+    failed = {**FAILED, "message": "ü" * 10_000 + "\ud800", "error_class": "E\ud800" * 500}
+    outcome = outcome_of(await make_run(), failed, "")
     assert outcome is not None
+    assert len(outcome.error_class.encode()) <= 200
     assert len(outcome.error_message.encode()) <= limits.ERROR_MESSAGE_BYTES_MAX
 
 

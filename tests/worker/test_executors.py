@@ -37,6 +37,8 @@ async def test_every_fate_of_an_evaluation_is_reported_as_what_it_is(
         "text": {"kind": pb.OUTCOME_FAILURE, "error_class": "InvalidResult"},
         "nothing": {"kind": pb.OUTCOME_FAILURE, "error_class": "InvalidResult"},
         "flood": {"kind": pb.OUTCOME_SUCCESS},
+        "garbage": {"kind": pb.OUTCOME_LOSS, "error_class": "ExecutorDied", "exit_signal": signal.SIGKILL},
+        "surrogates": {"kind": pb.OUTCOME_FAILURE, "error_class": "InvalidResult"},
         "unprintable": {"kind": pb.OUTCOME_FAILURE, "error_class": "UnprintableError"},
         "ok": {"kind": pb.OUTCOME_SUCCESS},
     }
@@ -54,10 +56,11 @@ async def test_every_fate_of_an_evaluation_is_reported_as_what_it_is(
     assert "as asked" in outcomes["error"].log_tail
     assert "Traceback" in outcomes["error"].log_tail
     pids = [line["pid"] for line in worker.journal("start")]
-    # memory, exit, kill and segfault cost the executor; everything else leaves it warm.
-    assert len(set(pids)) == 5
+    assert "broke the protocol" in outcomes["garbage"].error_message
+    # memory, exit, kill, segfault and garbage cost the executor; everything else leaves it warm.
+    assert len(set(pids)) == 6
     reasons = [line["reason"] for line in worker.log_lines("executor.replaced")]
-    assert sorted(reasons) == ["crash", "crash", "crash", "out_of_memory"]
+    assert sorted(reasons) == ["crash", "crash", "crash", "killed", "out_of_memory"]
     log_file = worker.work_dir / "logs" / "flood.1.log"
     assert log_file.read_text().endswith("the last line\n")
 

@@ -88,7 +88,7 @@ def checked_result(returned: Any) -> dict[str, Any]:
         raise InvalidResult(f"{len(result.metrics)} metrics; at most {limits.METRICS_ENTRIES_MAX} are allowed")
     metrics: dict[str, float] = {}
     for name, value in result.metrics.items():
-        if not isinstance(name, str) or not name or len(name.encode()) > limits.METRIC_NAME_BYTES_MAX:
+        if not name or not _is_text(name, limits.METRIC_NAME_BYTES_MAX):
             raise InvalidResult(f"metric name {name!r:.80} is not a text of 1 to {limits.METRIC_NAME_BYTES_MAX} bytes")
         number = as_number(value)
         if number is None:
@@ -105,9 +105,16 @@ def checked_result(returned: Any) -> dict[str, Any]:
         ("detail", result.detail, limits.DETAIL_BYTES_MAX),
         ("architecture", result.architecture, limits.ARCHITECTURE_BYTES_MAX),
     ):
-        if not isinstance(text, str) or len(text.encode("utf-8", "surrogatepass")) > bytes_max:
-            raise InvalidResult(f"{field} is not a text of at most {bytes_max} bytes")
+        if not _is_text(text, bytes_max):
+            raise InvalidResult(f"{field} is not a text of at most {bytes_max} bytes of UTF-8")
     return {"metrics": metrics, "detail": result.detail, "architecture": result.architecture}
+
+
+def _is_text(value: Any, bytes_max: int) -> bool:
+    try:
+        return isinstance(value, str) and len(value.encode()) <= bytes_max
+    except UnicodeEncodeError:
+        return False
 
 
 def _task_of(fields: dict[str, Any]) -> EvaluationTask:
