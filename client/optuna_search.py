@@ -28,9 +28,9 @@ from tenure.client.connection import Deadline
 from tenure.client.records import TaskRecord
 from tenure.client.search import Search
 from tenure.client.specs import checked, task_spec
-from tenure.client.tasks import TaskHandle, TaskResult
+from tenure.client.tasks import TaskFailed, TaskHandle, TaskResult
 from tenure.common import limits
-from tenure.common.errors import InvalidInput, TenureError, WrongState
+from tenure.common.errors import InvalidInput, TenureError, UnknownTask, WrongState
 from tenure.common.spec import Config, TaskSpec, content_key
 
 log = logging.getLogger("tenure.client")
@@ -124,7 +124,7 @@ class OptunaSearch:
         Raises:
             TimeoutError: Not done after ``timeout`` seconds.
             WrongState: The search has tasks of another study.
-            TenureError: A submit was refused, or found no master for the client's timeout.
+            TenureError: A submit was refused, or found no master for the client's timeout; or the client was closed.
         """
         deadline = Deadline.after(timeout)
         self._take_over()
@@ -195,17 +195,18 @@ class OptunaSearch:
     # ---- telling --------------------------------------------------------------------------------------------------
 
     def _tell(self, pending: _Pending, future: Future[TaskResult]) -> TrialEnd:
+        """Tell how the task ended. What says nothing of the task (a closed client) is raised: the trial runs on."""
         number, task_id = pending.trial.number, pending.handle.task_id
         try:
             result = future.result()
-            values = [result.metrics[name] for name in self._metrics]
-        except KeyError as missing:
-            error = TenureError(f"the result has no metric {missing}", field=f"task {task_id}")
+        except (TaskFailed, UnknownTask) as error:
             return self._tell_failure(pending, error)
-        except TenureError as error:
-            return self._tell_failure(pending, error)
+        missing = [name for name in self._metrics if name not in result.metrics]
+        if missing:
+            message = f"the result has no metric {', '.join(missing)}"
+            return self._tell_failure(pending, TenureError(message, field=f"task {task_id}"))
         pending.trial.set_user_attr("metrics", dict(result.metrics))
-        self.study.tell(number, values, skip_if_finished=True)
+        self.study.tell(number, [result.metrics[name] for name in self._metrics], skip_if_finished=True)
         return TrialEnd(number, task_id, result, None, pending.repeated)
 
     def _tell_failure(self, pending: _Pending, error: TenureError) -> TrialEnd:

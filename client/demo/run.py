@@ -29,6 +29,9 @@ from tenure.common.errors import InvalidSetting, TenureError, UnknownSearch
 SPACE = CnnSpace(blocks_max=2, filters=(8, 16, 32), dense_units=(0, 32, 64), dropout_max=0.3)
 CONFIG = {"dataset": "digits", "num_epochs": 10, "batch_size": 64, "learning_rate": 0.003}
 _LOOK_SECONDS = 0.1
+# When a search that does not come to its end is given up: many times what a slow machine needs.
+_SECONDS_BASE = 240.0
+_SECONDS_A_TRIAL = 60.0
 
 
 class Demo:
@@ -101,7 +104,8 @@ class Demo:
         try:
             # One more than there are slots: a worker that ends a task finds the next one waiting.
             driver = OptunaSearch(search, SPACE, self._study, config=CONFIG, parallelism=self._options.workers + 1)
-            driver.run(self._options.trials, on_end=self._note_end)
+            seconds = _SECONDS_BASE + _SECONDS_A_TRIAL * self._options.trials / self._options.workers
+            driver.run(self._options.trials, timeout=seconds, on_end=self._note_end)
         except (TenureError, TimeoutError) as error:
             self._failure = error
 
@@ -124,7 +128,7 @@ class Demo:
         figures = account(submitted, full, client.stats(), self._damage)
         found = promises(figures, full, client.fsck(), self._damage, chaos=self._options.chaos)
         self._screen.show_best(full.values())
-        self._screen.show_account(figures)
+        self._screen.show_account(figures, trials=len(self._study.trials))
         self._screen.show_promises(found)
         broken = [promise for promise in found if not promise.kept]
         seconds = self._screen.seconds

@@ -83,8 +83,8 @@ class Screen:
             ],
         )
 
-    def show_account(self, figures: Account) -> None:
-        """The figures, from the broker's records."""
+    def show_account(self, figures: Account, *, trials: int) -> None:
+        """The figures, from the broker's records; of the trials, those without a task of their own are told."""
         rows = [
             ("submitted", figures.submitted),
             ("succeeded", figures.succeeded),
@@ -93,6 +93,9 @@ class Screen:
             ("evaluated twice", figures.evaluated_twice),
         ]
         self._table("Tasks, by the broker's own records", ("TASKS", ">NUMBER"), [(n, str(v)) for n, v in rows])
+        if trials > figures.submitted:
+            shared = trials - figures.submitted
+            self.print(f"({trials} trials: {shared} had an earlier one's architecture and got its result)")
 
     def show_promises(self, found: Sequence[Promise]) -> None:
         """Each promise and what was seen."""

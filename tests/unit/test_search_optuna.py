@@ -14,7 +14,7 @@ from scripted_service import Book, ScriptedMaster
 
 from tenure.client import Client, Search
 from tenure.client.optuna_search import OptunaSearch, TrialEnd
-from tenure.common.errors import InvalidArchitecture, InvalidInput, WrongState
+from tenure.common.errors import InvalidArchitecture, InvalidInput, TenureError, WrongState
 from tenure.proto import tenure_pb2
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -243,3 +243,17 @@ def test_arguments_that_can_not_be_right(search: Search) -> None:
         OptunaSearch(search, space, study(), parallelism=0)
     with pytest.raises(InvalidInput, match="directions"):
         OptunaSearch(search, space, study(), metrics=("a", "b"))
+
+
+def test_a_closed_client_fails_no_trial(book: Book, master: ScriptedMaster, search: Search, tmp_path: Path) -> None:
+    with Client(master.address, timeout_seconds=60) as client:
+        driver = OptunaSearch(client.search("s"), space, study(storage=sqlite(tmp_path)), parallelism=2)
+        closing = threading.Thread(target=lambda: (book.wait_for_calls("Watch", 1), client.close()))
+        closing.start()
+        with pytest.raises(TenureError, match="closed"):
+            driver.run(3, timeout=60)
+        closing.join()
+    assert {trial.state.name for trial in study(storage=sqlite(tmp_path)).trials} == {"RUNNING"}
+    with Evaluating(book, lambda task_id, units: book.end(task_id)):
+        result = OptunaSearch(search, space, study(seed=3, storage=sqlite(tmp_path))).run(3, timeout=60)
+    assert [trial.state.name for trial in result.trials] == ["COMPLETE"] * 3
