@@ -17,6 +17,7 @@ import redis.asyncio as redis_asyncio
 from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
+    NoPermissionError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
@@ -129,23 +130,28 @@ class Pipeline:
         return call.future
 
     async def _run(self) -> None:
-        while not self._closed:
-            await self._wake.wait()
-            # One more turn of the event loop: requests that became ready together get on board.
-            await asyncio.sleep(0)
-            self._wake.clear()
-            calls, self._waiting = self._waiting, []
-            commands = _gather([call for call in calls if not call.future.done()])
-            if commands:
-                await self._carry_out(commands)
-        for call in self._waiting:
-            _fail(call, StoreUnavailable("the store is closed"))
+        calls: list[_Call] = []
+        try:
+            while not self._closed:
+                await self._wake.wait()
+                # One more turn of the event loop: requests that became ready together get on board.
+                await asyncio.sleep(0)
+                self._wake.clear()
+                calls, self._waiting = self._waiting, []
+                commands = _gather([call for call in calls if not call.future.done()])
+                if commands:
+                    await self._carry_out(commands)
+        finally:
+            # However this ends, nobody waits for it.
+            self._closed = True
+            for call in (*calls, *self._waiting):
+                _fail(call, StoreUnavailable("the store is closed"))
 
     async def _carry_out(self, commands: list[_Command]) -> None:
         started = time.perf_counter()
         try:
             replies = await self._round_trip(commands)
-        except (TimeoutError, RedisError, OSError, EOFError) as error:
+        except (TimeoutError, RedisError, OSError, EOFError, StoreUnavailable) as error:
             await self._disconnect()
             failure = translate(error)
             for command in commands:
@@ -218,9 +224,19 @@ def translate(error: BaseException) -> TenureError:
     """A Redis error as one of ours."""
     if isinstance(error, TenureError):
         return error
-    if isinstance(error, AuthenticationError):
-        return UnsuitableStore(f"the store refused the credentials: {error}", field="store")
     text = str(error)
+    if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
+        return UnsuitableStore(
+            f"refused the login: {text}",
+            field="store",
+            expected="put the right login into the URL: redis://USER:PASSWORD@HOST:PORT",
+        )
+    if isinstance(error, NoPermissionError):
+        return UnsuitableStore(
+            f"refused a command: {text}",
+            field="store",
+            expected="use a login that may run scripts, write all keys of the prefix, and ask INFO",
+        )
     if "used memory > 'maxmemory'" in text:
         return Overloaded("the store is at its memory limit", expected="raise maxmemory, or forget old tasks")
     passing = isinstance(error, PASSING_ERRORS) or text.startswith(PASSING_WORDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import redis.asyncio as redis_asyncio
 from redis.exceptions import RedisError, ResponseError
@@ -15,6 +15,7 @@ from tenure.master.store.keys import SCHEMA_VERSION, Keys
 from tenure.master.store.pipeline import translate
 
 VERSION_MIN = (7, 0)
+VERSIONS = "7.0 or newer, or Valkey"
 SCHEMES = ("redis", "rediss", "unix")
 EVICTION_FREE_POLICY = "noeviction"
 Durability = Literal["strict", "relaxed"]
@@ -48,35 +49,41 @@ def make_pool(url: str) -> redis_asyncio.ConnectionPool:
     """A connection pool for a store URL; raises InvalidSetting for one that can't be right."""
     scheme = url.partition("://")[0]
     if "://" not in url or scheme not in SCHEMES:
-        raise InvalidSetting(
-            "is not a store URL",
-            field="store",
-            given=without_password(url),
-            expected="give `embedded`, redis://HOST:PORT/DB, rediss://… or unix:///PATH/TO/SOCKET",
-        )
+        raise _not_a_url(url, "")
     options: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT_SECONDS, "socket_connect_timeout": 5.0}
     if scheme == "unix":
         del options["socket_connect_timeout"]
     else:
         options["socket_keepalive"] = True
     try:
-        return redis_asyncio.ConnectionPool.from_url(url, **options)
-    except (ValueError, TypeError) as error:
-        raise InvalidSetting(
-            f"is not a store URL: {error}",
-            field="store",
-            given=without_password(url),
-            expected="for example redis://127.0.0.1:6379/0",
-        ) from None
+        parts = urlsplit(url)
+        pool = redis_asyncio.ConnectionPool.from_url(url, **options)
+        # Options that no connection has are only found when one is made.
+        pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, LookupError, RedisError) as error:
+        raise _not_a_url(url, f": {error}") from None
+    if scheme == "unix" and not parts.path:
+        raise _not_a_url(url, ": it has no path")
+    if scheme != "unix" and parts.path not in ("", "/") and not re.fullmatch(r"/[0-9]+", parts.path):
+        raise _not_a_url(url, ": the part after the slash is the number of a database")
+    if pool.connection_kwargs.get("decode_responses"):
+        raise _not_a_url(url, ": decode_responses can't be used")
+    return pool
+
+
+def _not_a_url(url: str, why: str) -> InvalidSetting:
+    return InvalidSetting(
+        f"is not a store URL{why}",
+        field="store",
+        given=without_password(url),
+        expected="give `embedded`, redis://HOST:PORT/DB, rediss://… or unix:///PATH/TO/SOCKET",
+    )
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be logged."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    """The URL as it may be logged, whether it is one or not."""
+    shown = re.sub(r"(?<=//)([^/?#@:]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
 
 
 async def examine(client: redis_asyncio.Redis, url: str) -> ServerFacts:
@@ -90,21 +97,13 @@ async def examine(client: redis_asyncio.Redis, url: str) -> ServerFacts:
     try:
         info: dict[str, Any] = await client.info("everything")
     except (TimeoutError, RedisError, OSError) as error:
-        failure = translate(error)
-        if isinstance(failure, StoreUnavailable):
-            raise StoreUnavailable(
-                f"can't be reached: {error}",
-                field="store",
-                given=shown,
-                expected="start the server, or correct the URL",
-            ) from error
-        raise failure from error
-    version = str(info.get("redis_version", "0"))
+        raise _at(shown, translate(error)) from error
+    if "redis_version" not in info:
+        raise UnsuitableStore("is no Redis or Valkey server", field="store", given=shown, expected=f"Redis {VERSIONS}")
+    version = str(info["redis_version"])
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < VERSION_MIN:
-        raise UnsuitableStore(
-            f"runs version {version}", field="store", given=shown, expected="Redis 7.0 or newer, or Valkey"
-        )
+        raise UnsuitableStore(f"runs version {version}", field="store", given=shown, expected=f"Redis {VERSIONS}")
     if info.get("role") not in (None, "master"):
         raise UnsuitableStore(
             "is a read-only replica", field="store", given=shown, expected="give the URL of its primary"
@@ -170,22 +169,22 @@ async def check_schema(client: redis_asyncio.Redis, keys: Keys, url: str) -> Non
         UnsuitableStore: The store holds a schema that this version can't read, or another number of shards.
     """
     try:
-        found = await client.hgetall(keys.schema)
+        found: dict[Any, Any] = await client.hgetall(keys.schema)
         if not found:  # written only then: a master must start on a full store
             await client.hsetnx(keys.schema, "version", str(SCHEMA_VERSION))
             await client.hsetnx(keys.schema, "shards", str(keys.shards))
             found = await client.hgetall(keys.schema)
     except (TimeoutError, RedisError, OSError) as error:
-        raise _schema_failure(error, keys) from error
-    version, shards = int(found[b"version"]), int(found[b"shards"])
-    if version != SCHEMA_VERSION:
+        raise _schema_failure(error, keys, url) from error
+    version, shards = (found.get(name, b"").decode("utf-8", "replace") for name in (b"version", b"shards"))
+    if version != str(SCHEMA_VERSION):
         raise UnsuitableStore(
-            f"holds schema version {version}; this Tenure reads version {SCHEMA_VERSION}",
+            f"holds schema version {version or 'none'}; this Tenure reads version {SCHEMA_VERSION}",
             field="store",
             given=without_password(url),
             expected="run the Tenure version that wrote it, or use another store or key prefix",
         )
-    if shards != keys.shards:
+    if shards != str(keys.shards):
         raise UnsuitableStore(
             f"was made with {shards} shards, not {keys.shards}",
             field="shards",
@@ -194,9 +193,24 @@ async def check_schema(client: redis_asyncio.Redis, keys: Keys, url: str) -> Non
         )
 
 
-def _schema_failure(error: BaseException, keys: Keys) -> TenureError:
+def _schema_failure(error: BaseException, keys: Keys, url: str) -> TenureError:
     if "WRONGTYPE" in str(error):
         return UnsuitableStore(
-            f"the key {keys.schema} is somebody else's", field="store", expected="another key prefix"
+            f"the key {keys.schema} is somebody else's",
+            field="store",
+            given=without_password(url),
+            expected="use another key prefix",
         )
-    return translate(error)
+    return _at(without_password(url), translate(error))
+
+
+def _at(shown: str, failure: TenureError) -> TenureError:
+    """The failure with the URL it happened at."""
+    if isinstance(failure, StoreUnavailable):
+        return StoreUnavailable(
+            failure.message.removeprefix("the store "),
+            field="store",
+            given=shown,
+            expected="start the server, or correct the URL",
+        )
+    return type(failure)(failure.message, field=failure.field, given=shown, expected=failure.expected)
