@@ -169,14 +169,14 @@ async def check_schema(client: redis_asyncio.Redis, keys: Keys, url: str) -> Non
         UnsuitableStore: The store holds a schema that this version can't read, or another number of shards.
     """
     try:
-        found: dict[Any, Any] = await client.hgetall(keys.schema)
+        found: Any = await client.hgetall(keys.schema)
         if not found:  # written only then: a master must start on a full store
             await client.hsetnx(keys.schema, "version", str(SCHEMA_VERSION))
             await client.hsetnx(keys.schema, "shards", str(keys.shards))
             found = await client.hgetall(keys.schema)
     except (TimeoutError, RedisError, OSError) as error:
         raise _schema_failure(error, keys, url) from error
-    version, shards = (found.get(name, b"").decode("utf-8", "replace") for name in (b"version", b"shards"))
+    version, shards = (bytes(found.get(name, b"")).decode("utf-8", "replace") for name in (b"version", b"shards"))
     if version != str(SCHEMA_VERSION):
         raise UnsuitableStore(
             f"holds schema version {version or 'none'}; this Tenure reads version {SCHEMA_VERSION}",
