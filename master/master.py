@@ -148,7 +148,7 @@ class Master:
             version=__version__,
         )
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the call that caused it; its error is logged."""
 
         async def guarded() -> None:
@@ -157,7 +157,9 @@ class Master:
             except TenureError as error:
                 log.warning("master.background_failed", error=str(error))
 
-        self._keep(asyncio.create_task(guarded()))
+        task = asyncio.create_task(guarded())
+        self._keep(task)
+        return task
 
     @property
     def store_answers(self) -> bool:

@@ -14,6 +14,7 @@ from tenure.common.errors import InvalidInput, StoreUnavailable, UnknownTask
 from tenure.master.core.matching import Capabilities
 from tenure.master.core.outcomes import Judged, judge_legacy, judge_outcome
 from tenure.master.loops.matchmaker import Consumer
+from tenure.master.rpc import session as streams
 from tenure.master.rpc.messages import evaluate_request
 from tenure.master.rpc.outcomes import take_outcome, verdict_name
 from tenure.master.rpc.renewals import renew, revocations
@@ -145,11 +146,15 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
             async for message in session.outgoing():
                 await context.write(message)
         finally:
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
-            master.sessions.remove(session)
-            await session.close(cut=not master.stopping)
-            log.info("session.down", worker=registration.worker_id)
+            # Shielded: a peer's death is often seen as the end of its messages first, and cancels this call only then.
+            await asyncio.shield(master.spawn(self._end_session(session, reader)))
+
+    async def _end_session(self, session: streams.Session, reader: asyncio.Task[None]) -> None:
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        self._master.sessions.remove(session)
+        await session.close(cut=not self._master.stopping)
+        log.info("session.down", worker=session.worker_id)
 
     def _judge(self, request: worker_pb2.ResultRequest, worker_id: str) -> Judged:
         if request.HasField("outcome"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tenure.common.errors import InvalidInput, WrongState
@@ -95,7 +96,7 @@ class TaskStore:
             tokens = request.tokens[len(granted) :]
             if not tokens:
                 break
-            part = ClaimRequest(request.worker_id, tokens, request.classes, request.legacy)
+            part = replace(request, tokens=tokens)
             key = self._keys.clocks[(start + offset) % shards]
             reply = await self._pipeline.item("claim", key, part, self._encode_claims)
             granted += codec.grants(reply)

@@ -8,15 +8,13 @@ from typing import Any
 
 import grpc
 import pytest
-from processes import MasterProcess, start_master
+from processes import MasterProcess, start_master, wait_for
 from raw_peers import Broker, OpenBroker, OpenSession, RawSession, StartMaster
 
 from tenure.proto import tenure_pb2
 
 # Leases outlive every test unless it cuts them; failed tasks are ready again at once.
 SETTINGS: dict[str, Any] = {"grace_seconds": 0.5, "tick_seconds": 0.1, "retry_base_seconds": 0}
-# For tests in which leases run out.
-SHORT_LEASES = {"lease_ttl_seconds": 3, "heartbeat_seconds": 0.5}
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +22,9 @@ def shared_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MasterPr
     """Nobody kills this one."""
     process = start_master(tmp_path_factory.mktemp("shared-master"), **SETTINGS)
     yield process
+    # A stream that ended has left nothing behind.
+    wait_for(lambda: "tenure_sessions 0.0" in process.get("/metrics")[1])
+    wait_for(lambda: len(process.logged("session.down")) == len(process.logged("session.up")))
     assert process.terminate() == 0, process.log_text()[-3000:]
     assert process.logged("master.loop_died") == []
     process.remove()
@@ -48,6 +49,16 @@ def own_master(tmp_path: Path) -> Iterator[StartMaster]:
     yield start
     for process in started:
         process.remove()
+
+
+@pytest.fixture(scope="module")
+def short_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MasterProcess]:
+    """A module's own master on which leases that nobody renews run out within a test."""
+    settings = SETTINGS | {"lease_ttl_seconds": 3, "heartbeat_seconds": 0.5}
+    process = start_master(tmp_path_factory.mktemp("short-master"), **settings)
+    yield process
+    assert process.logged("master.loop_died") == []
+    process.remove()
 
 
 @pytest.fixture
