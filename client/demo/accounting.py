@@ -25,7 +25,8 @@ class Account:
         lost: Acknowledged, but unknown to the broker or never ended.
         evaluated_twice: Evaluated to the end more than once: more than one lease of theirs ended in success, or a
             second result came in and was refused as a duplicate.
-        interrupted: Re-leased although nobody killed their worker: what the master's death may not cause.
+        interrupted: With a lease that ended without a result on a worker that nobody killed: what the master's death
+            may not cause.
         leases: All leases together.
     """
 
@@ -56,7 +57,6 @@ def account(acknowledged: Collection[str], records: Mapping[str, TaskRecord], st
         stats: The broker's counters.
         damage: What was killed.
     """
-    victims = {victim.task_id for victim in damage.victims}
     succeeded = [record for record in records.values() if record.state is TaskState.SUCCEEDED]
     ended = [task_id for task_id in acknowledged if task_id in records and records[task_id].state.terminal]
     twice = sum(_number(record, "success") > 1 for record in records.values())
@@ -66,7 +66,7 @@ def account(acknowledged: Collection[str], records: Mapping[str, TaskRecord], st
         resumed=sum(any(lease.steps_start > 0 for lease in record.attempt_records) for record in succeeded),
         lost=len(acknowledged) - len(ended),
         evaluated_twice=twice + stats.counters.get("duplicates", 0),
-        interrupted=sum(record.epoch > 1 for record in records.values() if record.task_id not in victims),
+        interrupted=sum(_was_interrupted(record, damage.killed_workers) for record in records.values()),
         leases=sum(record.epoch for record in records.values()),
     )
 
@@ -122,6 +122,10 @@ def _master_promise(figures: Account, damage: Damage) -> Promise:
         return Promise(text, False, "the master was not killed: the run was over before; try more trials")
     running = len(damage.running_at_master_kill)
     return Promise(text, figures.interrupted == 0, f"{running} ran meanwhile, {figures.interrupted} were interrupted")
+
+
+def _was_interrupted(record: TaskRecord, killed_workers: Collection[str]) -> bool:
+    return any(lease.outcome != "success" and lease.worker_id not in killed_workers for lease in record.attempt_records)
 
 
 def _number(record: TaskRecord, outcome: str) -> int:

@@ -36,6 +36,7 @@ class Damage:
     """What was done, for the accounting."""
 
     victims: list[Victim] = field(default_factory=list)
+    killed_workers: set[str] = field(default_factory=set)
     master_kills: int = 0
     # Tasks that ran when the master was killed.
     running_at_master_kill: list[tuple[str, int]] = field(default_factory=list)
@@ -107,6 +108,7 @@ class Chaos:
     def _kill_worker(self, victim: Victim) -> None:
         worker = next(worker for worker in self._fleet.workers if worker.name == victim.worker)
         worker.kill()
+        self.damage.killed_workers.add(worker.name)
         self._say(
             f"SIGKILL to {worker.name} and its executor, in the middle of a training"
             f" (checkpoint of training epoch {victim.checkpoint_step} registered)"
