@@ -47,16 +47,17 @@ _PAUSE_SECONDS_MAX = 5.0
 _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
-    # A watch may be silent for hours: pings notice a master whose host vanished without closing the
-    # connection.
-    ("grpc.keepalive_time_ms", 30_000),
+    # A watch may be silent for hours: pings notice a master whose host vanished without closing the connection.
+    ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # One layer retries, and it is this module. gRPC's reconnect pause grows to two minutes unless it is
-    # bounded.
+    ("grpc.http2.max_pings_without_data", 0),
+    # One layer retries, and it is this module. gRPC's reconnect pause grows to two minutes unless it is bounded.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Another client of this process must not share the pause of a broken connection.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 _ERROR_BY_STATUS: dict[str, type[TenureError]] = {
