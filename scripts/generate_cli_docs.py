@@ -28,6 +28,8 @@ HEAD = """# Command line
 `tenure` does everything that an author of searches or an operator needs. Results go to stdout, errors and progress to
 stderr; an error is one line, `error: field: what is wrong (given: …); what would be right`.
 
+From Python: [client.md](client.md).
+
 - `--master H:P[,H:P…]`, or `TENURE_MASTER`, names the masters to ask (default 127.0.0.1:50051); the next is tried when
   one doesn't answer. `--timeout` says for how long.
 - `--output json` prints one JSON document: an object for one thing, an array for a list. Field names are those of
