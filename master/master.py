@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2
 
 from tenure import __version__
 from tenure.common.addresses import Address
+from tenure.common.cancelling import cancel_all
 from tenure.common.errors import TenureError, Unavailable
 from tenure.master.loops.follower import Follower
 from tenure.master.loops.matchmaker import Matchmaker
@@ -117,9 +118,7 @@ class Master:
             session.end(Unavailable("this master is stopping", expected="connect to another, or again"))
         await self._server.stop(STOP_GRACE_SECONDS)
         await self.pusher.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_all(self._tasks)
         await self.store.close()
 
     def new_session(self, registration: Registration, mode: str, held: Sequence[worker_pb2.Renewal]) -> Session:

@@ -26,6 +26,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from tenure.common.cancelling import cancel_all
 from tenure.common.errors import StoreUnavailable, TenureError, UnknownWorker
 from tenure.master.core.matching import Capabilities
 from tenure.master.core.outcomes import Judged, judge_legacy, judge_outcome
@@ -138,10 +139,7 @@ class Pusher:
 
     async def close(self) -> None:
         """End all loops. The workers run on; their results come by SubmitResult to any master."""
-        loops = [worker.loop for worker in self._workers.values() if worker.loop is not None]
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        await cancel_all(worker.loop for worker in self._workers.values() if worker.loop is not None)
 
     def _ensure_loop(self, worker: _PushWorker) -> None:
         if worker.loop is None or worker.loop.done():
