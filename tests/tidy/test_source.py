@@ -9,11 +9,15 @@ from collections.abc import Iterator
 import pytest
 from tidy.tree import PACKAGE_FOLDERS, ROOT, Module, files, is_generated, package_modules
 
-LINES_MAX = 350
+# "About 350": ten per cent above it a file is too long whatever it is about.
+LINES_MAX = 385
 FUNCTION_LINES_MAX = 60
 
 # Longer files, each with the reason why splitting it would make it worse.
-LONGER: dict[str, str] = {}
+LONGER: dict[str, str] = {
+    "tests/unit/test_graph.py": "one test for each sentence of docs/architectures.md, in its order",
+    "tests/unit/torch/test_builder_networks.py": "one test for each sentence of docs/architectures.md, in its order",
+}
 
 FORBIDDEN_WORDS = {
     "job": "task",
