@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tenure.master.store import Store, StoreOptions, open_store
 from tenure.master.store.embedded import find_server
@@ -98,7 +100,11 @@ class StoreServer:
 
     def client(self) -> redis.Redis:
         """A connection of the test's own, to look and to meddle; close it, or use it with ``with``."""
-        return redis.Redis(unix_socket_path=str(self.socket), password=self._settings.get("requirepass"))
+        return redis.Redis(
+            unix_socket_path=str(self.socket),
+            password=self._settings.get("requirepass"),
+            retry=Retry(NoBackoff(), 0),
+        )
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import redis
 import structlog
+from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
+from redis.retry import Retry
 
 from tenure.common.errors import DataDirectoryInUse, StartupError
 
@@ -120,6 +122,12 @@ class DataDirectory:
             raise StartupError("belongs to somebody else", field="socket directory", given=str(short))
         return short / "store.sock"
 
+    def remove_socket(self) -> None:
+        """The server is gone, and so is its socket, with the private directory if it needed one."""
+        self.socket.unlink(missing_ok=True)
+        if self.socket.parent != self.path.absolute():
+            self.socket.parent.rmdir()
+
     def release(self) -> None:
         """Let another master have it."""
         os.close(self._lock)
@@ -176,7 +184,7 @@ class EmbeddedServer:
             except TimeoutError:
                 process.kill()
                 await process.wait()
-        self._data.socket.unlink(missing_ok=True)
+        self._data.remove_socket()
 
     async def _spawn(self) -> None:
         self._data.socket.unlink(missing_ok=True)
@@ -266,11 +274,11 @@ class EmbeddedServer:
             pid = int(pid_file.read_text())
         except (OSError, ValueError):
             return
-        if not _is_our_server(pid, self._data.path):
+        if not _is_our_server(pid, self._data):
             return
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
-        while _is_our_server(pid, self._data.path):
+        while _is_our_server(pid, self._data):
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)
                 deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
@@ -279,13 +287,14 @@ class EmbeddedServer:
 
 def _answers(socket: str) -> bool:
     try:
-        with redis.Redis(unix_socket_path=socket, socket_timeout=2.0) as client:
+        # The caller asks again by itself, and looks between whether the server has ended.
+        with redis.Redis(unix_socket_path=socket, socket_timeout=2.0, retry=Retry(NoBackoff(), 0)) as client:
             return bool(client.ping())
     except (BusyLoadingError, RedisError, OSError):
         return False
 
 
-def _is_our_server(pid: int, data_dir: Path) -> bool:
+def _is_our_server(pid: int, data: DataDirectory) -> bool:
     """Whether ``pid`` is a server on this data directory, and no other process that got the number since."""
     try:
         command = subprocess.run(
@@ -293,13 +302,14 @@ def _is_our_server(pid: int, data_dir: Path) -> bool:
         ).stdout
     except OSError:
         command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") if Path(f"/proc/{pid}").exists() else ""
-    return "server" in command and str(data_dir.absolute()) in command
+    # Started as it was told, or with the title that it gives itself: that names the socket only.
+    ours = str(data.path.absolute()) in command or str(data.socket) in command
+    return "server" in command and ours
 
 
 def _start_failure(data_dir: Path, log_path: Path, log_start: int, status: int) -> StartupError:
-    with open(log_path, "rb") as file:
-        file.seek(log_start)
-        lines = file.read()[-4000:].decode("utf-8", "replace").splitlines()
+    log_bytes = log_path.read_bytes()[log_start:] if log_path.exists() else b""
+    lines = log_bytes[-4000:].decode("utf-8", "replace").splitlines()
     telling = [line for line in lines if " # " in line or "rror" in line or "ad file format" in line] or lines
     reason = " / ".join(line.partition(" # ")[2] or line for line in telling[-3:])
     if "ad file format" in reason or "Unexpected end of file" in reason or "aof" in reason.lower():
@@ -308,8 +318,8 @@ def _start_failure(data_dir: Path, log_path: Path, log_start: int, status: int) 
             field="data_dir",
             given=str(data_dir),
             expected=(
-                f"keep a copy of {data_dir / 'store'}, then run `tenure fsck --repair-aof --data-dir {data_dir}`: "
-                "it cuts the file at the first damaged record; everything before it stays"
+                f"run `tenure fsck --repair-aof --data-dir {data_dir}`: it keeps a copy, then cuts the file at the "
+                "first damaged record; everything before it stays"
             ),
         )
     return StartupError(
@@ -318,42 +328,3 @@ def _start_failure(data_dir: Path, log_path: Path, log_start: int, status: int) 
         given=str(data_dir),
         expected=f"see {log_path}",
     )
-
-
-def repair_append_only_file(data_dir: Path) -> str:
-    """Cut the append-only file at its first damaged record. Returns what the server's own tool said.
-
-    Holds the data directory meanwhile, and keeps a copy of the folder beside it first.
-
-    Raises:
-        DataDirectoryInUse: A master runs on it.
-        StartupError: There is no such file, or the tool failed.
-    """
-    data = DataDirectory(data_dir)
-    try:
-        manifests = sorted((data_dir / "store" / "appendonlydir").glob("*.manifest"))
-        if not manifests:
-            raise StartupError("holds no append-only file", field="data_dir", given=str(data_dir))
-        copy = data_dir / f"store.before-repair-{time.strftime('%Y%m%dT%H%M%S')}"
-        shutil.copytree(data_dir / "store", copy)
-        binary = find_server()
-        # The server's binary is its own checker when it is called by that name.
-        checker = "valkey-check-aof" if "valkey" in os.path.basename(binary) else "redis-check-aof"
-        finished = subprocess.run(
-            [checker, "--fix", str(manifests[0])],
-            executable=binary,
-            input="y\n",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if finished.returncode != 0:
-            raise StartupError(
-                f"the repair failed: {(finished.stdout + finished.stderr)[-500:]}",
-                field="data_dir",
-                given=str(data_dir),
-                expected=f"the untouched copy is {copy}",
-            )
-        return f"{finished.stdout.strip()}\nthe files as they were are in {copy}"
-    finally:
-        data.release()
