@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import socket
 import time
@@ -27,6 +28,7 @@ from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.census import LeaseCensus
 from tenure.master.rpc.client_service import ClientService
 from tenure.master.rpc.interceptor import CallInterceptor
+from tenure.master.rpc.polls import LongPolls
 from tenure.master.rpc.session import Session
 from tenure.master.rpc.sessions import SessionTable
 from tenure.master.rpc.worker_service import WorkerService
@@ -40,7 +42,7 @@ from tenure.proto.serving import SERVER_OPTIONS, add_health_and_reflection, bind
 log = structlog.get_logger()
 
 SERVICES = ("morphml.distributed.MasterService", "tenure.v1.TenureService")
-CLASSES_SECONDS = 1.0
+CLASSES_SECONDS_MIN, CLASSES_SECONDS_MAX = 0.05, 1.0
 DISCARD_SECONDS = 5.0
 DISCARD_COUNT = 100
 # The store counts as away when no tick has succeeded for this many ticks.
@@ -69,10 +71,12 @@ class Master:
         self.master_id = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self.stopping = False
         self.died = asyncio.Event()
+        self._submitted = asyncio.Event()
         self.retry = RetryPolicy(round(settings.retry_base_seconds * 1000), round(settings.retry_max_seconds * 1000))
         self.sessions = SessionTable(metrics)
         self._census = LeaseCensus(store)
         self.matchmaker = Matchmaker(store, metrics)
+        self.polls = LongPolls(store, self.matchmaker, self.spawn)
         self.pusher = Pusher(self)
         self.ticker = Ticker(store, settings, metrics)
         self.sweeper = Sweeper(store, settings, metrics)
@@ -116,6 +120,8 @@ class Master:
         await self._health.enter_graceful_shutdown()
         for session in self.sessions.all():
             session.end(Unavailable("this master is stopping", expected="connect to another, or again"))
+        self.polls.end_all()
+        self.follower.end_all()
         await self._server.stop(STOP_GRACE_SECONDS)
         await self.pusher.close()
         await cancel_all(self._tasks)
@@ -171,7 +177,9 @@ class Master:
         self.matchmaker.note_event(event)
         self.sessions.note_event(event)
         self.pusher.note_event(event)
-        if event.transition == "search":
+        if event.transition == "submit":
+            self._submitted.set()
+        elif event.transition == "search":
             self._clients.note_search_changed(event.search)
 
     def _note_worker_event(self, event: Mapping[str, str]) -> None:
@@ -179,6 +187,7 @@ class Master:
         session = self.sessions.get(event["worker"])
         if event["event"] == "mode":
             self.pusher.note_mode(event["worker"])
+            self.polls.note_mode(event["worker"], event["mode"])
             if session is not None:
                 session.set_mode(event["mode"])
         elif event["event"] == "register" and session is not None:
@@ -186,13 +195,16 @@ class Master:
             self.spawn(session.check_registration())
 
     async def _refresh_classes(self) -> None:
-        """Other masters take submits with requirements that this one hasn't seen."""
+        """A submit, here or at another master, may have brought requirements that nobody had before."""
         while True:
-            await asyncio.sleep(CLASSES_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._submitted.wait(), CLASSES_SECONDS_MAX)
+            self._submitted.clear()
             try:
                 self.matchmaker.note_classes(await self.store.searches.requirement_classes())
             except TenureError as error:
                 log.debug("master.classes_interrupted", error=str(error))
+            await asyncio.sleep(CLASSES_SECONDS_MIN)
 
     async def _discard_checkpoints(self) -> None:
         """Have some connected worker delete the checkpoints of tasks that were cancelled or forgotten."""

@@ -67,6 +67,11 @@ class Follower:
         """Stop listening."""
         self._subscriptions.discard(subscription)
 
+    def end_all(self) -> None:
+        """End every subscription: its listener resumes elsewhere."""
+        for subscription in list(self._subscriptions):
+            self._end(subscription)
+
     async def run(self) -> None:
         """Follow for ever; after an interruption from where it was."""
         while True:
@@ -105,8 +110,7 @@ class Follower:
     def _start_over(self) -> None:
         log.warning("follower.started_over", why="events after the cursor are trimmed or lost")
         self._cursor = ""
-        for subscription in list(self._subscriptions):
-            self._end(subscription)
+        self.end_all()
 
     def _end(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)

@@ -23,7 +23,7 @@ from tenure.common.spec import Requirements
 from tenure.master.core.matching import Capabilities, servable_classes
 from tenure.master.metrics import MasterMetrics
 from tenure.master.store import Store
-from tenure.master.store.records import ClaimRequest, Grant, TaskEvent
+from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest, Grant, TaskEvent
 
 log = structlog.get_logger()
 
@@ -73,15 +73,16 @@ class Matchmaker:
     def __init__(self, store: Store, metrics: MasterMetrics) -> None:
         self._store = store
         self._metrics = metrics
-        self._classes: dict[str, Requirements] = {}
+        self._classes: dict[str, Requirements] = _with_default({})
         self._groups: dict[tuple[str, ...], _Group] = {}
         self._wake = asyncio.Event()
+        self._waiting_slots = 0
         # Tokens of claims whose answer was lost: whatever they were granted goes back before anything else.
         self._unanswered: list[str] = []
 
     def want(self, consumer: Consumer, slots: int) -> None:
         """The consumer has this many free slots now; replaces what was said before."""
-        consumer.slots = slots
+        self._set_slots(consumer, slots)
         if slots > 0 and not consumer.waiting:
             consumer.waiting = True
             self._group_of(consumer).consumers.append(consumer)
@@ -92,7 +93,7 @@ class Matchmaker:
 
     def leave(self, consumer: Consumer) -> None:
         """The consumer is gone; it is skipped from now on."""
-        consumer.slots = 0
+        self._set_slots(consumer, 0)
 
     def note_event(self, event: TaskEvent) -> None:
         """Something happened in the store that may have made a task ready, or a capped search servable."""
@@ -107,6 +108,7 @@ class Matchmaker:
 
     def note_classes(self, classes: dict[str, Requirements]) -> None:
         """The requirement classes in use. New ones regroup the consumers."""
+        classes = _with_default(classes)
         if classes == self._classes:
             return
         self._classes = classes
@@ -149,6 +151,11 @@ class Matchmaker:
         if group is None:
             group = self._groups[classes] = _Group(classes)
         return group
+
+    def _set_slots(self, consumer: Consumer, slots: int) -> None:
+        self._waiting_slots += slots - consumer.slots
+        consumer.slots = slots
+        self._metrics.waiting.set(self._waiting_slots)
 
     def _raise_hints(self, by: int) -> None:
         for group in self._groups.values():
@@ -210,7 +217,7 @@ class Matchmaker:
             elif reply:
                 granted += len(reply)
                 # What `want` said meanwhile counts the tasks that are on their way now, so never below zero.
-                consumer.slots = max(0, consumer.slots - len(reply))
+                self._set_slots(consumer, max(0, consumer.slots - len(reply)))
                 consumer.deliver(reply)
             if consumer.slots > 0:
                 self._group_of(consumer).consumers.append(consumer)
@@ -219,3 +226,8 @@ class Matchmaker:
         if failure is not None:
             raise failure
         return granted
+
+
+def _with_default(classes: dict[str, Requirements]) -> dict[str, Requirements]:
+    # Known before the first task of a new store asks for it.
+    return {DEFAULT_CLASS: Requirements(), **classes}

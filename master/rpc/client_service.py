@@ -85,7 +85,7 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
             raise InvalidInput(
                 "out of range", field="page_size", given=request.page_size, expected=f"1 to {limits.PAGE_SIZE_MAX}"
             )
-        if request.page_token and not request.page_token.isdigit():
+        if request.page_token and not (request.page_token.isascii() and request.page_token.isdigit()):
             raise InvalidInput(
                 "is no page token", field="page_token", given=request.page_token, expected="use next_page_token"
             )
@@ -123,6 +123,8 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
             cursor = subscription.start
             if request.cursor:
                 await self._store.events.check(request.cursor)
+                # The first response carries no events, wherever the watch begins.
+                await context.write(tenure_pb2.WatchResponse(cursor=request.cursor))
                 async for past, events in self._store.events.between(request.cursor, cursor):
                     await context.write(_watch_response(past, events, request.search))
             await context.write(tenure_pb2.WatchResponse(cursor=cursor))
@@ -133,7 +135,8 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
                     await context.write(tenure_pb2.WatchResponse(cursor=cursor))
                     continue
                 if batch is None:
-                    raise Unavailable("the watch fell behind or the store lost events", expected="resume by the cursor")
+                    why = "this master is stopping" if self._master.stopping else "it fell behind, or events were lost"
+                    raise Unavailable(f"the watch has ended: {why}", expected="resume by the last cursor")
                 cursor, events = batch
                 await context.write(_watch_response(cursor, events, request.search))
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +11,14 @@ import structlog
 
 from tenure.master.core.outcomes import Judged
 from tenure.master.metrics import MasterMetrics
+from tenure.master.rpc.patience import patiently
 from tenure.master.store import Store
-from tenure.master.store.records import Failure, Release, Success, Verdict
+from tenure.master.store.records import Failure, Grant, Release, Success, Verdict
 from tenure.proto import worker_pb2
 
 log = structlog.get_logger()
+
+GIVE_BACK_SECONDS = 30.0
 
 _MESSAGES = {
     Verdict.OK: "",
@@ -55,9 +59,9 @@ async def take_outcomes(store: Store, metrics: MasterMetrics, outcomes: Sequence
     successes = [each for each in outcomes if isinstance(each, Success)]
     others = [each for each in outcomes if not isinstance(each, Success)]
     # Started together, so that all of them are on board of one pipeline.
-    ending = asyncio.gather(*(_take_other(store, each) for each in others))
-    completed = await store.tasks.complete_all(successes)
-    ended = await ending
+    completed, ended = await asyncio.gather(
+        store.tasks.complete_all(successes), asyncio.gather(*(_take_other(store, each) for each in others))
+    )
     taken = {id(each): Taken(*reply) for each, reply in zip(successes, completed, strict=True)}
     taken |= {id(each): end for each, end in zip(others, ended, strict=True)}
     for each in outcomes:
@@ -65,6 +69,17 @@ async def take_outcomes(store: Store, metrics: MasterMetrics, outcomes: Sequence
         metrics.outcomes.labels(kind, taken[id(each)].verdict.value).inc()
         log.debug("task.outcome", task=each.task_id, worker=each.worker_id, kind=kind)
     return [taken[id(each)] for each in outcomes]
+
+
+async def give_back(store: Store, worker_id: str, grants: Sequence[Grant]) -> None:
+    """Release leases that never reached their worker: burns nothing.
+
+    Raises:
+        StoreUnavailable: It was away for long; the leases run out by themselves.
+    """
+    for grant in grants:
+        release = Release(grant.task_id, grant.token, worker_id)
+        await patiently(functools.partial(store.tasks.release, release), GIVE_BACK_SECONDS)
 
 
 async def _take_other(store: Store, judged: Failure | Release) -> Taken:

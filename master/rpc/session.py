@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any
 
@@ -18,17 +17,16 @@ from tenure.master.rpc.census import LeaseCensus
 from tenure.master.rpc.leases import Holders, StreamLeases
 from tenure.master.rpc.messages import evaluate_request
 from tenure.master.rpc.ordering import InOrder
+from tenure.master.rpc.outcomes import give_back
 from tenure.master.rpc.patience import patiently
 from tenure.master.rpc.sessions import superseded
 from tenure.master.rpc.workers import Registration, heartbeat_fields
 from tenure.master.settings import MasterSettings
 from tenure.master.store import Store
-from tenure.master.store.records import Grant, Release, RetryPolicy
+from tenure.master.store.records import Grant, RetryPolicy
 from tenure.proto import worker_pb2
 
 log = structlog.get_logger()
-
-GIVE_BACK_SECONDS = 30.0
 
 
 class SessionEnd(Exception):
@@ -141,7 +139,7 @@ class Session:
 
     def _deliver(self, grants: list[Grant]) -> None:
         if self._closed:
-            self._spawn(self._give_back(grants))
+            self._spawn(give_back(self._store, self.worker_id, grants))
             return
         self.leases.note_grants(grants)
         for grant in grants:
@@ -259,11 +257,6 @@ class Session:
     async def _renew_if_possible(self, messages: Iterable[worker_pb2.Renewal]) -> None:
         with contextlib.suppress(StoreUnavailable):
             await self.leases.renew(messages)
-
-    async def _give_back(self, grants: list[Grant]) -> None:
-        for grant in grants:
-            release = Release(grant.task_id, grant.token, self.worker_id)
-            await patiently(functools.partial(self._store.tasks.release, release), GIVE_BACK_SECONDS)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def guarded() -> None:

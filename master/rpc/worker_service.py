@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from tenure import __version__
-from tenure.common import ids
-from tenure.common.errors import InvalidInput, StoreUnavailable, UnknownTask
-from tenure.master.core.matching import Capabilities
+from tenure.common import ids, limits
+from tenure.common.errors import InvalidInput, UnknownTask
 from tenure.master.core.outcomes import Judged, judge_legacy, judge_outcome
-from tenure.master.loops.matchmaker import Consumer
 from tenure.master.rpc import session as streams
 from tenure.master.rpc.messages import evaluate_request
-from tenure.master.rpc.outcomes import take_outcome, verdict_name
+from tenure.master.rpc.outcomes import Taken, take_outcome, verdict_name
+from tenure.master.rpc.patience import patiently
 from tenure.master.rpc.renewals import renew, revocations
-from tenure.master.rpc.sessions import read_hello
+from tenure.master.rpc.sessions import read_hello, superseded
 from tenure.master.rpc.workers import PULL, PUSH, heartbeat_fields, read_registration
-from tenure.master.store.records import Grant, Release, Verdict
+from tenure.master.store.records import Verdict
 from tenure.proto import worker_pb2, worker_pb2_grpc
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-LONG_POLL_SECONDS_DEFAULT = 10.0
+CALL_SECONDS_DEFAULT = 10.0
 LONG_POLL_SECONDS_MAX = 60.0
-# Part of a call's deadline that a long poll may use, so that its answer still arrives.
-LONG_POLL_FRACTION = 0.8
+# Part of a call's deadline that may be spent waiting, so that the answer still arrives.
+DEADLINE_FRACTION = 0.8
 
 
 class WorkerService(worker_pb2_grpc.MasterServiceServicer):
@@ -44,9 +44,10 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         """Take a worker into the registry. The newer registration of an id wins."""
         master = self._master
         registration = read_registration(request, context.peer())
-        mode, replaced = await master.store.workers.register(
-            registration.worker_id, registration.instance_id, registration.fields
+        register = functools.partial(
+            master.store.workers.register, registration.worker_id, registration.instance_id, registration.fields
         )
+        mode, replaced = await patiently(register, _patience_seconds(context))
         log.info(
             "worker.register",
             worker=registration.worker_id,
@@ -88,14 +89,12 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         return response
 
     async def SubmitResult(self, request: worker_pb2.ResultRequest, context: Any) -> worker_pb2.ResultResponse:
-        """Take a result. Sent twice, it is answered the same."""
-        master = self._master
+        """Take a result. Sent twice, it is answered the same. A MorphML worker sends it once and then forgets it, so a
+        store that is away is waited for as long as the call allows."""
         ids.check_id(request.task_id, "task_id")
         worker_id = ids.check_id(request.worker_id, "worker_id")
         judged = self._judge(request, worker_id)
-        if not judged.token:
-            await master.store.workers.get(worker_id)
-        taken = await take_outcome(master.store, master.metrics, judged)
+        taken = await patiently(lambda: self._take(judged), _patience_seconds(context))
         if taken.verdict == Verdict.UNKNOWN_TASK:
             raise unknown_task(request.task_id)
         return worker_pb2.ResultResponse(
@@ -112,19 +111,16 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
             field = "max_tasks" if request.max_tasks < 0 else "wait_ms"
             raise InvalidInput("must not be negative", field=field, given=getattr(request, field))
         worker = await master.store.workers.get(worker_id)
+        if worker.fields.get("instance", "") != request.instance_id:
+            raise superseded(worker_id)
         master.pusher.forget(worker_id)
         if worker.fields.get("dispatch") == PUSH:
             # It pulls, so it isn't pushed to from now on.
-            await master.store.workers.heartbeat(worker_id, worker.fields["instance"], {"dispatch": PULL})
-        if worker.fields.get("mode", "active") != "active":
-            return worker_pb2.TaskResponse(has_task=False)
+            await master.store.workers.heartbeat(worker_id, request.instance_id, {"dispatch": PULL})
         if not request.instance_id:
             await master.store.workers.seen_legacy(worker_id)
-        capabilities = Capabilities(
-            int(worker.number("num_gpus")) // max(1, int(worker.number("slots"))),
-            dict(pair.split("=", 1) for pair in worker.fields.get("labels", "").split("\n") if "=" in pair),
-        )
-        grants = await self._wait_for_tasks(request, capabilities, _wait_seconds(request, context))
+        count = min(request.max_tasks or 1, limits.BATCH_TASKS_MAX)
+        grants = await master.polls.wait(worker, count, _wait_seconds(request, context))
         return worker_pb2.TaskResponse(
             has_task=bool(grants), tasks=[evaluate_request(grant, master.settings.lease_ttl_ms) for grant in grants]
         )
@@ -156,6 +152,11 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         await session.close(cut=not self._master.stopping)
         log.info("session.down", worker=session.worker_id)
 
+    async def _take(self, judged: Judged) -> Taken:
+        if not judged.token:
+            await self._master.store.workers.get(judged.worker_id)
+        return await take_outcome(self._master.store, self._master.metrics, judged)
+
     def _judge(self, request: worker_pb2.ResultRequest, worker_id: str) -> Judged:
         if request.HasField("outcome"):
             outcome = worker_pb2.Outcome()
@@ -173,41 +174,6 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
             retry=self._master.retry,
         )
 
-    async def _wait_for_tasks(
-        self, request: worker_pb2.TaskRequest, capabilities: Capabilities, seconds: float
-    ) -> list[Grant]:
-        """Grants, or none after ``seconds``. Those that come too late (the caller is gone) are given back."""
-        arrived: asyncio.Future[list[Grant]] = asyncio.get_running_loop().create_future()
-
-        def deliver(grants: list[Grant]) -> None:
-            if arrived.done():
-                self._master.spawn(self._give_back(request.worker_id, grants))
-            else:
-                arrived.set_result(grants)
-                self._master.matchmaker.want(consumer, 0)
-
-        consumer = Consumer(request.worker_id, capabilities, deliver, legacy=not request.instance_id)
-        self._master.matchmaker.want(consumer, min(request.max_tasks or 1, 100))
-        try:
-            return await asyncio.wait_for(asyncio.shield(arrived), seconds)
-        except TimeoutError:
-            return arrived.result() if arrived.done() else []
-        except asyncio.CancelledError:
-            if arrived.done():
-                self._master.spawn(self._give_back(request.worker_id, arrived.result()))
-            raise
-        finally:
-            self._master.matchmaker.leave(consumer)
-            if not arrived.done():
-                arrived.cancel()
-
-    async def _give_back(self, worker_id: str, grants: list[Grant]) -> None:
-        for grant in grants:
-            try:
-                await self._master.store.tasks.release(Release(grant.task_id, grant.token, worker_id))
-            except StoreUnavailable as error:
-                log.warning("task.give_back_failed", task=grant.task_id, worker=worker_id, error=str(error))
-
 
 def unknown_task(task_id: str) -> UnknownTask:
     """For an id that no task has."""
@@ -219,9 +185,14 @@ def unknown_task(task_id: str) -> UnknownTask:
     )
 
 
+def _patience_seconds(context: Any) -> float:
+    left = context.time_remaining()
+    return CALL_SECONDS_DEFAULT if left is None else float(left) * DEADLINE_FRACTION
+
+
 def _wait_seconds(request: worker_pb2.TaskRequest, context: Any) -> float:
     left = context.time_remaining()
-    wait = request.wait_ms / 1000 if request.wait_ms else LONG_POLL_SECONDS_DEFAULT
+    wait = request.wait_ms / 1000 if request.wait_ms else CALL_SECONDS_DEFAULT
     if left is not None:
-        wait = min(wait, left * LONG_POLL_FRACTION) if request.wait_ms else left * LONG_POLL_FRACTION
+        wait = min(wait, left * DEADLINE_FRACTION) if request.wait_ms else left * DEADLINE_FRACTION
     return float(min(wait, LONG_POLL_SECONDS_MAX))
