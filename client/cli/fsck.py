@@ -10,7 +10,7 @@ import typer
 from tenure.client.broker_records import FsckReport
 from tenure.client.cli.exits import ExitCode
 from tenure.client.cli.options import TIMEOUT_SECONDS, MasterOption, OutputOption, TimeoutOption, connect
-from tenure.client.cli.output import OutputFormat, print_json, print_pairs
+from tenure.client.cli.output import OutputFormat, print_json, print_note, print_pairs
 
 
 def fsck(
@@ -33,11 +33,18 @@ def fsck(
     shards: Annotated[
         int, typer.Option("--shards", metavar="N", min=1, help="With --store: its number of shards.")
     ] = 1,
+    repair_aof: Annotated[
+        bool,
+        typer.Option(
+            "--repair-aof",
+            help="Cut the embedded store's damaged file at its first damaged record (a copy is kept), then check.",
+        ),
+    ] = False,
     master: MasterOption = None,
     output: OutputOption = OutputFormat.TABLE,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
 ) -> None:
-    """Prove that the store's indexes and tasks agree. Changes nothing.
+    """Prove that the store's indexes and tasks agree. Changes nothing but what --repair-aof does.
 
     Exit code 1 if they don't; each violation is one sentence.
 
@@ -46,7 +53,13 @@ def fsck(
       tenure fsck
       tenure fsck --store redis://store-1:6379/0
       tenure fsck --store embedded --data-dir /var/lib/tenure/master
+      tenure fsck --repair-aof --data-dir /var/lib/tenure/master
     """
+    if repair_aof:
+        if store not in (None, "embedded"):
+            raise typer.BadParameter("only the embedded store's file can be repaired", param_hint="--repair-aof")
+        store = "embedded"
+        print_note(_repair(data_dir))
     if store is None:
         with connect(master, timeout) as client:
             report = client.fsck()
@@ -64,6 +77,13 @@ def fsck(
         )
     if report.violations:
         raise typer.Exit(ExitCode.NO)
+
+
+def _repair(data_dir: Path | None) -> str:
+    from tenure.common import paths
+    from tenure.master.store.repair import repair_append_only_file
+
+    return repair_append_only_file(data_dir or paths.master_data_dir())
 
 
 def _check_store(url: str, data_dir: Path | None, key_prefix: str, shards: int) -> FsckReport:

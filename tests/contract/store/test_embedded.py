@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -247,6 +249,22 @@ class TestDamage:
         assert found == set(ids[: len(found)])
         assert (await store.fsck.run())[1] == []
         await store.close()
+
+    def test_by_the_command_that_the_error_names(self, tmp_path: Path) -> None:
+        ids = asyncio.run(self.filled(tmp_path))
+        path = append_only_file(tmp_path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] + b"*garbage" + whole[len(whole) // 2 :])
+        command = [sys.executable, "-m", "tenure.client.cli", "fsck", "--repair-aof", "--data-dir", str(tmp_path)]
+        done = subprocess.run([*command, "--output", "json"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert report["violations"] == []
+        assert 0 < report["tasks_checked"] < len(ids)
+        assert "was cut at its first damaged record" in done.stderr
+        refused = subprocess.run([*command, "--store", "redis://h"], capture_output=True, text=True, check=False)
+        assert refused.returncode == 2
+        assert "only the embedded store" in refused.stderr
 
     async def test_what_was_written_after_the_damage_goes_too(self, tmp_path: Path) -> None:
         """A crash in the middle of a rewrite leaves two growing files; the newer means nothing without the older."""
