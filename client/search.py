@@ -335,7 +335,8 @@ class Search:
     def _result_of(self, record: TaskRecord) -> TaskResult:
         if record.state is TaskState.SUCCEEDED:
             return TaskResult.of(record)
-        raise TaskFailed(self.record(record.task_id, full=True) if not record.attempt_records else record)
+        # Only full records have the architecture, and with it the evidence.
+        raise TaskFailed(record if record.architecture else self.record(record.task_id, full=True))
 
 
 def _task_id(task: TaskRef) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from tenure.client import calls
 from tenure.client.broker_records import SearchStatus
@@ -17,6 +17,7 @@ from tenure.client.connection import Connection, Deadline
 from tenure.client.records import TaskEvent, TaskRecord
 from tenure.client.watch import Subscription, Watcher
 from tenure.common.errors import TenureError, Unavailable
+from tenure.common.states import TaskState
 from tenure.proto import tenure_pb2
 
 # While events pour in, a search's numbers are asked for at most this often.
@@ -64,7 +65,7 @@ class Waiting:
             while True:
                 for batch in calls.batches(look):
                     with _in_time():
-                        records = calls.get_tasks(self._connection, batch, deadline=deadline)
+                        records = self._look_at(batch, deadline)
                     for task_id in batch:
                         record = records.get(task_id)
                         if record is None or record.state.terminal:
@@ -118,7 +119,7 @@ class Waiting:
                         pending.add(event.task_id)
                 maybe = {event.task_id for event in events if event.task_id in pending}
                 with _in_time():
-                    records = calls.get_tasks(self._connection, maybe, deadline=deadline)
+                    records = self._look_at(maybe, deadline)
                 for task_id in maybe:
                     record = records.get(task_id)
                     if record is None:
@@ -170,7 +171,7 @@ class Waiting:
                 wanted = list(pending if events is None else pending.intersection(e.task_id for e in events))
             try:
                 for batch in calls.batches(wanted):
-                    records = calls.get_tasks(self._connection, batch, deadline=Deadline.after(None))
+                    records = self._look_at(batch, Deadline.after(None))
                     for task_id in batch:
                         record = records.get(task_id)
                         if (record is None or record.state.terminal) and take(task_id):
@@ -186,6 +187,17 @@ class Waiting:
         subscription = Subscription(pending, look)
         self._watcher.subscribe(subscription, Deadline.after(None))
         look(None)
+
+    def _look_at(self, task_ids: Collection[str], deadline: Deadline) -> dict[str, TaskRecord]:
+        """Records by id; those of tasks that ended without a result in full, because somebody will ask why."""
+        records = calls.get_tasks(self._connection, task_ids, deadline=deadline)
+        without_result = [
+            record.task_id
+            for record in records.values()
+            if record.state.terminal and record.state is not TaskState.SUCCEEDED
+        ]
+        records.update(calls.get_tasks(self._connection, without_result, full=True, deadline=deadline))
+        return records
 
     @contextlib.contextmanager
     def _subscribed(self, task_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[Inbox]:

@@ -38,8 +38,8 @@ class Book:
         # Events before this position are trimmed.
         self.trimmed = 0
         self.requests: list[tuple[str, Any]] = []
-        # Errors for the next calls of a method: a TenureError, or a bare gRPC status.
-        self.faults: dict[str, list[TenureError | grpc.StatusCode]] = {}
+        # Errors for the next calls of a method: a TenureError, a bare gRPC status, or None for none.
+        self.faults: dict[str, list[TenureError | grpc.StatusCode | None]] = {}
 
     def calls(self, method: str) -> list[Any]:
         """The requests of one method so far."""
