@@ -7,11 +7,12 @@ default here. Nothing is clamped: a value that can't be right is refused at star
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tenure.common import ids, limits, paths
@@ -26,11 +27,9 @@ _DAY_SECONDS = 24 * 3600.0
 class WorkerSettings(BaseSettings):
     """Settings of one worker process; immutable once made. Make them by :func:`load_settings`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="TENURE_WORKER_", extra="forbid", frozen=True, validate_default=True, populate_by_name=True
-    )
+    model_config = SettingsConfigDict(env_prefix="TENURE_WORKER_", extra="forbid", frozen=True, validate_default=True)
 
-    master: str = Field(f"127.0.0.1:{limits.MASTER_PORT}", validation_alias=AliasChoices("master", "TENURE_MASTER"))
+    master: str = f"127.0.0.1:{limits.MASTER_PORT}"
     """Addresses of masters, ``H:P[,H:P…]``. Any of them serves; the next one is tried when one is lost."""
 
     worker_id: str = ""
@@ -170,6 +169,9 @@ def load_settings(**given: Any) -> WorkerSettings:
     Raises:
         InvalidSetting: Names the field, its value, and what would be right.
     """
+    if given.get("master") is None:
+        # The one setting whose variable is that of every Tenure program, so without the prefix.
+        given["master"] = os.environ.get("TENURE_MASTER")
     try:
         return WorkerSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

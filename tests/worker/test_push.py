@@ -218,7 +218,7 @@ async def test_legacy_what_cannot_be_a_task_is_refused_and_costs_nothing(worker:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Evaluate(request)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        metadata = dict(caught.value.trailing_metadata() or ())
+        metadata = dict(list(caught.value.trailing_metadata() or ()))
         assert TenureError.from_json(str(metadata[ERROR_METADATA_KEY])).field == field
     for call in (
         stub.GetStatus(pb.StatusRequest(worker_id="other")),
