@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -33,6 +34,20 @@ def test_promtool_accepts_the_configuration() -> None:
 @needs_promtool
 def test_the_rules_say_what_they_should_of_made_up_series() -> None:
     promtool("test", "rules", Path(__file__).with_name("alerts.test.yml"))
+
+
+@needs_promtool
+def test_promtool_can_parse_what_the_dashboards_ask(tmp_path: Path) -> None:
+    asked = []
+    for path in (ROOT / "ops" / "grafana" / "dashboards").glob("*.json"):
+        panels = json.loads(path.read_text())["panels"]
+        asked += [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    for name, value in {"$__rate_interval": "5m", "$__range": "1h", "$search": ".*", "$worker": ".*"}.items():
+        asked = [expression.replace(name, value) for expression in asked]
+    assert not any("$" in expression for expression in asked)
+    rules = [{"record": f"panel:query{index}:x", "expr": expression} for index, expression in enumerate(asked)]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("check", "rules", tmp_path / "rules.yml")
 
 
 def test_made_up_series_raise_every_alert() -> None:
