@@ -74,7 +74,7 @@ class Waiting:
                 if not pending:
                     return
                 self._watcher.check()
-                events = _next_events(inbox, deadline, f"{len(pending)} tasks have not ended")
+                events = _next_events(inbox, deadline, f"{len(pending)} tasks had not ended")
                 if events is None:
                     look = list(pending)
                 else:
@@ -109,7 +109,7 @@ class Waiting:
             yield from listed()
             while pending:
                 self._watcher.check()
-                events = _next_events(inbox, deadline, f"{len(pending)} tasks have not ended")
+                events = _next_events(inbox, deadline, f"{len(pending)} tasks had not ended")
                 if events is None:
                     yield from listed()
                     continue
@@ -147,8 +147,10 @@ class Waiting:
                 if not status.open:
                     return status
                 self._watcher.check()
-                _next_events(inbox, deadline, f"{status.open} tasks have not ended")
+                _next_events(inbox, deadline, f"{status.open} tasks had not ended")
                 self._connection.pause(deadline.at_most(_STATUS_SECONDS_MIN))
+                if deadline.passed:
+                    raise TimeoutError(f"{status.open} tasks had not ended")
                 _drain(inbox)
 
     def when_ended(self, task_ids: Iterable[str], then: Callable[[str, TaskRecord | TenureError], None]) -> None:
@@ -217,7 +219,7 @@ def _in_time() -> Iterator[None]:
     try:
         yield
     except Unavailable as error:
-        raise TimeoutError(str(error)) from error
+        raise TimeoutError("the time was over before a master answered") from error
 
 
 def _next_events(inbox: Inbox, deadline: Deadline, unfinished: str) -> tuple[TaskEvent, ...] | None:

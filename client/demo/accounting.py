@@ -25,8 +25,8 @@ class Account:
         lost: Acknowledged, but unknown to the broker or never ended.
         evaluated_twice: Evaluated to the end more than once: more than one lease of theirs ended in success, or a
             second result came in and was refused as a duplicate.
-        interrupted: With a lease that ended without a result on a worker that nobody killed: what the master's death
-            may not cause.
+        interrupted: Evaluations that had reported progress when the master was killed, and whose lease then ended
+            without their result.
         leases: All leases together.
     """
 
@@ -66,7 +66,9 @@ def account(acknowledged: Collection[str], records: Mapping[str, TaskRecord], st
         resumed=sum(any(lease.steps_start > 0 for lease in record.attempt_records) for record in succeeded),
         lost=len(acknowledged) - len(ended),
         evaluated_twice=twice + stats.counters.get("duplicates", 0),
-        interrupted=sum(_was_interrupted(record, damage.killed_workers) for record in records.values()),
+        interrupted=sum(
+            not _delivered(records.get(task_id), epoch) for task_id, epoch in damage.running_at_master_kill
+        ),
         leases=sum(record.epoch for record in records.values()),
     )
 
@@ -124,8 +126,10 @@ def _master_promise(figures: Account, damage: Damage) -> Promise:
     return Promise(text, figures.interrupted == 0, f"{running} ran meanwhile, {figures.interrupted} were interrupted")
 
 
-def _was_interrupted(record: TaskRecord, killed_workers: Collection[str]) -> bool:
-    return any(lease.outcome != "success" and lease.worker_id not in killed_workers for lease in record.attempt_records)
+def _delivered(record: TaskRecord | None, epoch: int) -> bool:
+    """Whether the lease of this epoch brought the result."""
+    leases = record.attempt_records if record is not None else ()
+    return any(lease.epoch == epoch and lease.outcome == "success" for lease in leases)
 
 
 def _number(record: TaskRecord, outcome: str) -> int:

@@ -36,9 +36,8 @@ class Damage:
     """What was done, for the accounting."""
 
     victims: list[Victim] = field(default_factory=list)
-    killed_workers: set[str] = field(default_factory=set)
     master_kills: int = 0
-    # Tasks that ran when the master was killed.
+    # (task, epoch) of the evaluations that had reported progress when the master was killed.
     running_at_master_kill: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -93,9 +92,9 @@ class Chaos:
                 self.damage.victims.append(victim)
                 break
             self._say(f"{victim.worker} had just delivered: one more")
-        while ended() < self._trials // 2 or not self._status.tasks[TaskState.LEASED]:
+        while ended() < self._trials // 2 or not (running := self._running()):
             yield "too early for the master"
-        self._kill_master()
+        self._kill_master(running)
 
     def _find_victim(self) -> Victim | None:
         alive = {worker.name for worker in self._fleet.workers if worker.alive}
@@ -108,7 +107,6 @@ class Chaos:
     def _kill_worker(self, victim: Victim) -> None:
         worker = next(worker for worker in self._fleet.workers if worker.name == victim.worker)
         worker.kill()
-        self.damage.killed_workers.add(worker.name)
         self._say(
             f"SIGKILL to {worker.name} and its executor, in the middle of a training"
             f" (checkpoint of training epoch {victim.checkpoint_step} registered)"
@@ -116,10 +114,14 @@ class Chaos:
         replacement = self._fleet.start_worker()
         self._say(f"{replacement.name} takes its place")
 
-    def _kill_master(self) -> None:
-        self.damage.running_at_master_kill = [
-            (task.task_id, task.epoch) for task in self._search.tasks([TaskState.LEASED])
+    def _running(self) -> list[tuple[str, int]]:
+        """Evaluations that are under way for sure: a lease may also be on its way to its worker."""
+        return [
+            (task.task_id, task.epoch) for task in self._search.tasks([TaskState.LEASED]) if task.progress is not None
         ]
+
+    def _kill_master(self, running: list[tuple[str, int]]) -> None:
+        self.damage.running_at_master_kill = running
         self._fleet.master.kill()
         self.damage.master_kills += 1
         self._say("SIGKILL to the master and its store; the workers train on")

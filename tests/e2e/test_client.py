@@ -124,7 +124,11 @@ def test_workers_stats_and_fsck(client: Client, search: Search) -> None:
     assert search.name in [status.name for status in client.searches()]
 
 
-def test_as_completed_outlives_the_master_and_its_store(fleet: Fleet, tmp_path: Path) -> None:
+def test_as_completed_outlives_the_master_and_its_store(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "journal.jsonl"
+    monkeypatch.setenv(JOURNAL_ENV, str(journal))
     fleet.start_worker(*WORKER).wait_ready()
     gate = tmp_path / "gate"
     with Client(fleet.master.facts["grpc"], timeout_seconds=120) as client:
@@ -132,6 +136,7 @@ def test_as_completed_outlives_the_master_and_its_store(fleet: Fleet, tmp_path: 
         handles = search.submit_many([task("first"), task("second", gate=str(gate))])
         completed = search.as_completed(handles, timeout=120)
         assert next(completed) is handles[0]
+        _wait_for_gate(journal)
         fleet.master.kill()
         gate.touch()
         fleet.start_master().wait_ready()
@@ -213,6 +218,14 @@ def test_a_search_program_that_is_killed_goes_on_from_the_broker(
     assert {record.state for record in records.values()} == {TaskState.SUCCEEDED}
     assert {records[f"trial-{n}"].task_id for n in range(3)} == submitted
     assert len(read_journal(journal, event="end")) == 8
+
+
+def _wait_for_gate(journal: Path) -> None:
+    """Until an evaluation stands at its gate: a lease may be lost with the master before its worker heard of it."""
+    deadline = time.monotonic() + 60
+    while not read_journal(journal, event="gate"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _wait_for_tasks(search: Search, number: int) -> set[str]:
