@@ -120,7 +120,7 @@ async def drain(address: str, tasks: int, workers: int, slots: int, batch: int) 
         crowd = [NoOpWorker(address, f"w{n}-{batch}", slots, batch) for n in range(workers)]
         started = time.perf_counter()
         running = [asyncio.create_task(worker.run()) for worker in crowd]
-        while sum(worker.done for worker in crowd) < tasks:
+        while sum(worker.done for worker in crowd) < tasks:  # noqa: ASYNC110 - the count is spread over the crowd
             await asyncio.sleep(0.01)
         seconds = time.perf_counter() - started
         for task in running:
@@ -141,7 +141,9 @@ async def latency(address: str, rounds: int) -> tuple[float, float]:
             worker.acknowledged.clear()
             started = time.perf_counter()
             await stub.Submit(
-                tenure_pb2.SubmitRequest(search=search, tasks=[tenure_pb2.TaskSpec(key=f"{n}", architecture=ARCHITECTURE)])
+                tenure_pb2.SubmitRequest(
+                    search=search, tasks=[tenure_pb2.TaskSpec(key=f"{n}", architecture=ARCHITECTURE)]
+                )
             )
             await worker.acknowledged.wait()
             samples.append((time.perf_counter() - started) * 1000)

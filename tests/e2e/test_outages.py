@@ -86,7 +86,7 @@ async def test_killed_workers_task_goes_on_elsewhere_from_its_checkpoint(cluster
 
     os.killpg(victim.pid, signal.SIGKILL)
     await victim.wait()
-    second = await eventually(lambda: (cluster.journal("start") + [None, None])[1], what="the second start")
+    second = await eventually(lambda: [*cluster.journal("start"), None, None][1], what="the second start")
 
     assert second["epoch"] == 2
     assert second["resumed_from"] >= 10
