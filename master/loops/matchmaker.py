@@ -65,6 +65,8 @@ class _Group:
     classes: tuple[str, ...]
     consumers: deque[Consumer] = field(default_factory=deque)
     hint: int = UNKNOWN_HINT
+    # Consumers are out of the queue while a claim for them is under way; what happens meanwhile is for them, too.
+    claiming: bool = False
 
 
 class Matchmaker:
@@ -130,8 +132,10 @@ class Matchmaker:
             await asyncio.sleep(0)
             try:
                 await self._give_back_unanswered()
-                for group in list(self._groups.values()):
-                    await self._serve(group)
+                groups = list(self._groups.values())
+                # In turns: a busy group keeps no other waiting.
+                while groups:
+                    groups = [group for group in groups if await self._serve(group)]
             except TenureError as error:
                 log.debug("matchmaker.interrupted", error=str(error))
                 await asyncio.sleep(0.1)
@@ -152,6 +156,15 @@ class Matchmaker:
             group = self._groups[classes] = _Group(classes)
         return group
 
+    def _queue(self, consumer: Consumer, served: _Group) -> None:
+        """Let it wait again after a claim for it."""
+        group = self._group_of(consumer)
+        group.consumers.append(consumer)
+        if group is not served:
+            # Regrouped meanwhile, and nobody has asked for it in its new group.
+            group.hint = max(group.hint, consumer.slots)
+            self._wake.set()
+
     def _set_slots(self, consumer: Consumer, slots: int) -> None:
         self._waiting_slots += slots - consumer.slots
         consumer.slots = slots
@@ -159,24 +172,25 @@ class Matchmaker:
 
     def _raise_hints(self, by: int) -> None:
         for group in self._groups.values():
-            if group.consumers:
+            if group.consumers or group.claiming:
                 group.hint = min(group.hint + by, UNKNOWN_HINT)
                 self._wake.set()
 
-    async def _serve(self, group: _Group) -> None:
-        while group.hint > 0 and group.classes:
-            batch = self._next_batch(group)
-            if not batch:
-                return
-            hint_before = group.hint
-            asked = sum(count for _, count in batch)
+    async def _serve(self, group: _Group) -> bool:
+        """One claim for a group, if there may be something for it; returns whether there may be more."""
+        batch = self._next_batch(group) if group.hint > 0 else []
+        if not batch:
+            return False
+        # What is announced while the claim is under way counts from nothing, and stays.
+        hint, group.hint = group.hint, 0
+        group.claiming = True
+        try:
             granted = await self._claim(group, batch)
-            raised = group.hint - hint_before
-            if granted < asked:
-                # Nothing is left for these classes but what was announced meanwhile.
-                group.hint = max(raised, 0)
-            else:
-                group.hint = max(group.hint - granted, 1)
+        finally:
+            group.claiming = False
+        if granted == sum(count for _, count in batch):
+            group.hint = min(group.hint + max(hint - granted, 1), UNKNOWN_HINT)
+        return group.hint > 0
 
     def _next_batch(self, group: _Group) -> list[tuple[Consumer, int]]:
         """Consumers from the front, with how much each asks for, up to the hint and one script's batch."""
@@ -220,7 +234,7 @@ class Matchmaker:
                 self._set_slots(consumer, max(0, consumer.slots - len(reply)))
                 consumer.deliver(reply)
             if consumer.slots > 0:
-                self._group_of(consumer).consumers.append(consumer)
+                self._queue(consumer, group)
             else:
                 consumer.waiting = False
         if failure is not None:

@@ -79,10 +79,8 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         if verdict == "SUPERSEDED":
             # A legacy process that shares its id with a newer one must stop; one of ours is told the same way.
             return worker_pb2.HeartbeatResponse(acknowledged=False, should_continue=False)
-        if not request.instance_id:
-            await master.pusher.note_legacy_heartbeat(worker_id, request.current_task_id)
-        else:
-            master.pusher.note_heartbeat(worker_id, request.current_task_id)
+        running = {request.current_task_id, *(renewal.task_id for renewal in request.renewals)} - {""}
+        await master.pusher.note_heartbeat(worker_id, running, legacy=not request.instance_id)
         response = worker_pb2.HeartbeatResponse(acknowledged=True, should_continue=True, drain=mode == "draining")
         renewed = await renew(master.store, master.metrics, request.renewals, worker_id)
         response.revocations.extend(revocations(renewed))
@@ -163,6 +161,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
             outcome.CopyFrom(request.outcome)
             outcome.task_id = request.task_id
             return judge_outcome(outcome, worker_id, self._master.retry)
+        lease = self._master.pusher.lease_of(worker_id, request.task_id)
         return judge_legacy(
             task_id=request.task_id,
             worker_id=worker_id,
@@ -172,6 +171,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
             duration=request.duration,
             architecture=request.architecture,
             retry=self._master.retry,
+            token=lease.token if lease else "",
         )
 
 

@@ -1,0 +1,148 @@
+"""No wake-up is lost: what happens while a claim is under way is for those it is made for, too.
+
+On a real store; only the moment at which a claim's answer arrives is the test's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from raw_peers import GRAPH
+
+from tenure.common.spec import Requirements, TaskSpec
+from tenure.master.core.matching import Capabilities
+from tenure.master.loops import matchmaker as subject
+from tenure.master.loops.matchmaker import Consumer, Matchmaker
+from tenure.master.metrics import MasterMetrics
+from tenure.master.store import Store
+from tenure.master.store.records import Grant, TaskEvent
+
+
+class Scene:
+    """A running matchmaker whose claims are answered when the test says so."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.matchmaker = Matchmaker(store, MasterMetrics())
+        self.granted: asyncio.Queue[Grant] = asyncio.Queue()
+        self.claims: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+        self._claim = store.tasks.claim
+        self.held = False
+
+    async def claim(self, request: Any) -> list[Grant]:
+        """The store's, but the answer waits while claims are held."""
+        grants = await self._claim(request)
+        if self.held:
+            gate = asyncio.Event()
+            self.claims.put_nowait(gate)
+            await gate.wait()
+        return grants
+
+    def consumer(self, name: str, gpus: int = 0) -> Consumer:
+        """Of one slot at a time."""
+        return Consumer(
+            name, Capabilities(gpus), lambda grants: [self.granted.put_nowait(grant) for grant in grants], False, "i"
+        )
+
+    async def submit(self, **spec: Any) -> str:
+        """One task; nobody hears of it but by :meth:`announce`."""
+        (submitted,) = await self.store.tasks.submit("s", [TaskSpec(architecture=GRAPH, **spec)])
+        return submitted.task_id
+
+    def announce(self, task_id: str) -> None:
+        """The event of a submit."""
+        self.matchmaker.note_event(TaskEvent("1-0", 0, task_id, "s", "submit", "QUEUED", "", 0))
+
+    async def next_grant(self) -> Grant:
+        """Without the help of the matchmaker's safety net."""
+        async with asyncio.timeout(subject.SAFETY_SECONDS - 1):
+            return await self.granted.get()
+
+
+@pytest.fixture
+async def scene(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    """Running."""
+    scene = Scene(store)
+    monkeypatch.setattr(store.tasks, "claim", scene.claim)
+    running = asyncio.create_task(scene.matchmaker.run())
+    yield scene
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_task_that_comes_after_a_claim_was_made_and_before_it_is_answered(scene: Scene) -> None:
+    for _ in range(3):  # the first claim of a group is made on no hint at all, the later ones on counted hints
+        scene.held = True
+        scene.matchmaker.want(scene.consumer("w"), 1)
+        gate = await scene.claims.get()
+        task_id = await scene.submit(key=f"k{id(gate)}")
+        scene.announce(task_id)
+        scene.held = False
+        gate.set()
+        assert (await scene.next_grant()).task_id == task_id
+
+
+async def test_a_want_while_a_claim_is_under_way(scene: Scene) -> None:
+    scene.held = True
+    consumer = scene.consumer("w")
+    scene.matchmaker.want(consumer, 1)
+    gate = await scene.claims.get()
+    task_ids = {await scene.submit(key=key) for key in ("a", "b")}
+    scene.matchmaker.want(consumer, 2)
+    scene.held = False
+    gate.set()
+    assert {(await scene.next_grant()).task_id, (await scene.next_grant()).task_id} == task_ids
+
+
+async def test_a_new_requirement_while_a_claim_is_under_way(scene: Scene) -> None:
+    """The consumer is out of its group then, and belongs to another when the answer comes."""
+    scene.held = True
+    scene.matchmaker.want(scene.consumer("w", gpus=1), 1)
+    gate = await scene.claims.get()
+    task_id = await scene.submit(requirements=Requirements(gpus=1))
+    scene.announce(task_id)
+    scene.matchmaker.note_classes(await scene.store.searches.requirement_classes())
+    scene.held = False
+    gate.set()
+    assert (await scene.next_grant()).task_id == task_id
+
+
+async def test_groups_are_served_in_turns(scene: Scene) -> None:
+    """One whose slots are filled again and again keeps no other waiting."""
+    await scene.submit(key="gpu", requirements=Requirements(gpus=1))
+    scene.matchmaker.note_classes(await scene.store.searches.requirement_classes())
+    for number in range(20):
+        await scene.submit(key=f"k{number}")
+    order: list[str] = []
+
+    def again(grants: list[Grant]) -> None:
+        order.extend("plain" for _ in grants)
+        scene.matchmaker.want(greedy, 1)
+
+    greedy = Consumer("greedy", Capabilities(), again, False, "i")
+    scene.matchmaker.want(greedy, 1)
+    picky = scene.consumer("picky", gpus=1)
+    scene.matchmaker.want(picky, 1)
+    await scene.next_grant()
+    assert len(order) < 20
+
+
+async def test_waiting_slots_are_counted(scene: Scene) -> None:
+    consumers = [scene.consumer(f"w{number}") for number in range(3)]
+    gauge = scene.matchmaker._metrics.waiting
+
+    def waiting() -> float:
+        return float(gauge.collect()[0].samples[0].value)
+
+    for consumer in consumers:
+        scene.matchmaker.want(consumer, 2)
+    assert waiting() == 6
+    scene.matchmaker.leave(consumers[0])
+    scene.matchmaker.want(consumers[1], 1)
+    assert waiting() == 3
+    scene.announce(await scene.submit())
+    await scene.next_grant()
+    assert waiting() == 2
