@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.05
 CALL_POLL_SECONDS = 0.25
 # The clocks behind a file's time and a process's start agree to about this.
 _CLOCK_SLACK_SECONDS = 2.0
-_UNIT = re.compile(r"/([^/]+\.service)$")
+_UNIT = re.compile(r"/(tenure[^/]*\.service)$")
 
 
 class CannotRestart(Exception):
@@ -292,16 +292,23 @@ def reachable(address: str) -> str:
     return {"0.0.0.0": f"127.0.0.1:{port}", "[::]": f"[::1]:{port}"}.get(host, address)
 
 
+def unit_of(groups: str) -> str:
+    """The unit of Tenure's in the text of a ``/proc/PID/cgroup``; '' if there is none."""
+    for group in groups.splitlines():
+        unit = _UNIT.search(group)
+        if unit is not None:
+            return unit[1]
+    return ""
+
+
 def _refuse_supervised(pid: int) -> None:
     """Whoever supervises a process would start a second one."""
     try:
-        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        unit = unit_of(Path(f"/proc/{pid}/cgroup").read_text())
         foreign = os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
     except OSError:
         return
     if foreign:
         raise CannotRestart(f"process {pid} runs in a container: give --via, as in --via 'docker compose restart …'")
-    for group in groups:
-        unit = _UNIT.search(group)
-        if unit is not None and unit[1].startswith("tenure"):
-            raise CannotRestart(f"process {pid} is systemd's: give --via 'systemctl restart {unit[1]}'")
+    if unit:
+        raise CannotRestart(f"process {pid} is systemd's: give --via 'systemctl restart {unit}'")
