@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import enum
 import random
+import time
 from typing import TYPE_CHECKING
 
 import grpc
@@ -35,8 +36,6 @@ _REFUSALS = (
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.PERMISSION_DENIED,
 )
-# The text of a call that found no connection, rather than lost it under way.
-_NOT_CONNECTED = "failed to connect"
 _STOP_REASONS = {
     RenewVerdict.CANCEL: "cancelled",
     RenewVerdict.LOST: "lost",
@@ -68,6 +67,7 @@ class PushCall:
         self._worker_id = worker_id
         self._stub = stub
         self._stop_said = False
+        self._lease_ended = asyncio.Event()
 
     async def run(self) -> CallEnd:
         """Call, wait for the end, put it into the store. When cancelled, the worker runs on: its result comes by
@@ -86,6 +86,10 @@ class PushCall:
             return CallEnd.ANSWERED
         finally:
             renewing.cancel()
+
+    def note_lease_ended(self) -> None:
+        """The lease has ended in the store: its result came by SubmitResult, or it was lost."""
+        self._lease_ended.set()
 
     async def say_stop(self, reason: str) -> None:
         """Ask the worker to stop the evaluation, once. A MorphML worker answers yes and goes on."""
@@ -138,7 +142,7 @@ class PushCall:
             await self.say_stop("timeout")
             await self._fail(FailureKind.FAILURE, "TaskTimeout", f"ran for {self.grant.timeout_ms / 1000:g} s")
             return CallEnd.GOES_ON if await self._still_runs() else CallEnd.ANSWERED
-        if code in _REFUSALS or (code == grpc.StatusCode.UNAVAILABLE and _NOT_CONNECTED in details.lower()):
+        if code in _REFUSALS or _found_nobody(error):
             await self._take(Release(self.grant.task_id, self.grant.token, self._worker_id))
             return CallEnd.REFUSED
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
@@ -150,15 +154,19 @@ class PushCall:
     async def _ask_what_runs(self) -> None:
         """The call broke under way. While the worker says that it runs the task, its result is waited for."""
         try:
-            while True:
-                if not await self._is_running():
-                    break
-                await asyncio.sleep(min(RESULT_GRACE_SECONDS, self._master.settings.heartbeat_seconds))
+            while await self._is_running():
+                if await self._ends_within(min(RESULT_GRACE_SECONDS, self._master.settings.heartbeat_seconds)):
+                    return
         except grpc.aio.AioRpcError as error:
             await self._fail(FailureKind.LOSS, "WorkerLost", f"its worker can't be reached: {error.details()}")
         else:
-            await asyncio.sleep(RESULT_GRACE_SECONDS)
-            await self._fail(FailureKind.LOSS, "ResultLost", "its worker runs it no more")
+            if not await self._ends_within(RESULT_GRACE_SECONDS):
+                await self._fail(FailureKind.LOSS, "ResultLost", "its worker runs it no more")
+
+    async def _ends_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._lease_ended.wait(), seconds)
+        return self._lease_ended.is_set()
 
     async def _still_runs(self) -> bool:
         """False where the worker can't be asked."""
@@ -168,9 +176,21 @@ class PushCall:
             return False
 
     async def _is_running(self) -> bool:
+        """Whether the worker says that it runs the task; raises AioRpcError when it can't be asked.
+
+        A connection that is refused is believed at once. One that broke, as this one may under way, is dialled again.
+        """
         request = worker_pb2.StatusRequest(worker_id=self._worker_id)
-        status = await self._stub.GetStatus(request, timeout=CONTROL_CALL_SECONDS)
-        return self.grant.task_id in (status.current_task_id, *status.task_ids)
+        deadline = time.monotonic() + CONTROL_CALL_SECONDS
+        while True:
+            try:
+                status = await self._stub.GetStatus(request, timeout=max(0.1, deadline - time.monotonic()))
+            except grpc.aio.AioRpcError as error:
+                if _found_nobody(error) or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return self.grant.task_id in (status.current_task_id, *status.task_ids)
 
     async def _fail(self, kind: FailureKind, error_class: str, message: str) -> None:
         evidence = Evidence(error_class=error_class, error_message=message)
@@ -184,3 +204,8 @@ class PushCall:
                 return
             except StoreUnavailable:
                 await asyncio.sleep(random.uniform(0.1, 1.0))
+
+
+def _found_nobody(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the call found no connection, rather than lost it under way; only the text tells."""
+    return error.code() == grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 OTHERS_MAX = 100_000
+# Transitions that end a lease.
+_ENDS = ("complete", "fail", "release", "expire")
 
 
 class Pusher:
@@ -89,8 +91,8 @@ class Pusher:
             self._workers[worker_id].note_change()
 
     def note_event(self, event: TaskEvent) -> None:
-        """Stop what was cancelled or is done elsewhere."""
-        if event.transition not in ("cancel", "complete"):
+        """Stop what was cancelled or is done elsewhere, and wait no longer for what has ended."""
+        if event.transition not in ("cancel", *_ENDS):
             return
         for worker in self._workers.values():
             call = worker.calls.get(event.task_id)
@@ -98,7 +100,9 @@ class Pusher:
                 continue
             if event.transition == "cancel":
                 self._master.spawn(call.say_stop("cancelled"))
-            elif (event.worker_id, event.epoch) != (worker.worker_id, call.grant.epoch):
+            elif (event.worker_id, event.epoch) == (worker.worker_id, call.grant.epoch):
+                call.note_lease_ended()
+            elif event.transition == "complete":
                 self._master.spawn(call.say_stop("finished_elsewhere"))
 
     def lease_of(self, worker_id: str, task_id: str) -> Grant | None:

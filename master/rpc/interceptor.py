@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -14,6 +17,10 @@ from tenure.common.errors import ERROR_METADATA_KEY, TenureError
 from tenure.master.metrics import MasterMetrics
 
 log = structlog.get_logger()
+
+# Both travel in one header block, of which peers take 8 KiB. A status is percent-encoded there.
+STATUS_BYTES_MAX = 2500
+ERROR_JSON_BYTES_MAX = 4000
 
 _OWN_PACKAGES = ("/morphml.distributed.", "/tenure.v1.")
 
@@ -45,9 +52,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
             started = time.perf_counter()
-            code = "OK"
+            code = "UNKNOWN"  # as gRPC calls what a handler raises that nobody foresaw
             try:
-                return await handle(request, context)
+                response = await handle(request, context)
+                code = "OK"
+                return response
+            except asyncio.CancelledError:
+                code = "CANCELLED"
+                raise
             except TenureError as error:
                 code = error.grpc_status
                 await abort(context, error)
@@ -73,4 +85,27 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 async def abort(context: Any, error: TenureError) -> None:
     """End the call with the error's status; its parts travel as trailing metadata."""
     status = getattr(grpc.StatusCode, error.grpc_status)
-    await context.abort(status, str(error)[:4000], trailing_metadata=((ERROR_METADATA_KEY, error.to_json()),))
+    metadata = ((ERROR_METADATA_KEY, _fitting_json(error)),)
+    await context.abort(status, _fitting_text(str(error)), trailing_metadata=metadata)
+
+
+def _fitting_json(error: TenureError) -> str:
+    text = error.to_json()
+    for chars_max in (500, 100, 50):
+        if len(text) <= ERROR_JSON_BYTES_MAX:
+            break
+        parts: dict[str, str] = json.loads(text)
+        text = json.dumps({name: _shorten(value, chars_max) for name, value in parts.items()})
+    return text
+
+
+def _fitting_text(text: str) -> str:
+    for chars_max in (1000, 500, 200):
+        if len(quote(text)) <= STATUS_BYTES_MAX:
+            break
+        text = _shorten(text, chars_max)
+    return text
+
+
+def _shorten(text: str, chars_max: int) -> str:
+    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"

@@ -13,8 +13,9 @@ import pytest
 from morphml_worker import Ending, MorphmlWorker
 from processes import MasterProcess, eventually
 from raw_peers import Broker, OpenSession
+from tcp_relay import TcpRelay
 
-from tenure.proto import tenure_pb2
+from tenure.proto import tenure_pb2, worker_pb2
 
 MakeWorker = Callable[..., MorphmlWorker]
 
@@ -206,16 +207,44 @@ async def test_a_call_that_broke_is_no_loss_while_the_worker_says_that_it_runs_t
     make_worker: MakeWorker, broker: Broker, search: str, master: MasterProcess
 ) -> None:
     (task_id,) = await broker.submit(search)
-    worker = make_worker().start()
-    worker.wait_for_request(1)
-    worker.stop_listening()
+    worker = make_worker()
     worker.listen()
-    await eventually(lambda: master.logged("push.broke", worker=worker.worker_id))
-    worker.heartbeat()
-    worker.end(task_id)
-    found = await broker.until(task_id, tenure_pb2.SUCCEEDED)
-    assert (found.attempts, found.losses, found.epoch) == (0, 0, 1)
-    assert len(worker.requests) == 1
+    async with TcpRelay(worker.port) as relay:
+        worker.port = relay.port
+        worker.register()
+        await asyncio.to_thread(worker.wait_for_request, 1)
+        await relay.cut()
+        await eventually(lambda: master.logged("push.broke", worker=worker.worker_id))
+        await asyncio.to_thread(worker.heartbeat)
+        await asyncio.to_thread(worker.end, task_id)
+        found = await broker.until(task_id, tenure_pb2.SUCCEEDED)
+        assert (found.attempts, found.losses, found.epoch) == (0, 0, 1)
+        # It is pushed to again.
+        (second,) = await broker.submit(search)
+        assert (await asyncio.to_thread(worker.wait_for_request, 2)).task_id == second
+        await asyncio.to_thread(worker.end, second)
+        await broker.until(second, tenure_pb2.SUCCEEDED)
+
+
+async def test_a_call_that_broke_and_whose_result_nobody_heard_is_a_loss(
+    make_worker: MakeWorker, broker: Broker, search: str, master: MasterProcess
+) -> None:
+    (task_id,) = await broker.submit(search)
+    worker = make_worker()
+    worker.listen()
+    async with TcpRelay(worker.port) as relay:
+        worker.port = relay.port
+        worker.register()
+        await asyncio.to_thread(worker.wait_for_request, 1)
+        await relay.cut()
+        await eventually(lambda: master.logged("push.broke", worker=worker.worker_id))
+        await asyncio.to_thread(worker.end, task_id, submit=False)
+        await asyncio.to_thread(worker.wait_for_request, 2)
+        found = await broker.task(task_id)
+        assert (found.attempts, found.losses, found.epoch) == (0, 1, 2)
+        assert found.attempt_records[0].error_class == "ResultLost"
+        await asyncio.to_thread(worker.end, task_id)
+        await broker.until(task_id, tenure_pb2.SUCCEEDED)
 
 
 async def test_cancel_task_is_called_and_a_late_result_does_no_harm(
@@ -298,3 +327,33 @@ async def test_a_cordoned_worker_is_not_pushed_to(make_worker: MakeWorker, broke
     worker.wait_for_request(2)
     worker.end(second)
     await broker.until(second, tenure_pb2.SUCCEEDED)
+
+
+async def test_slots_are_filled_one_by_one(
+    make_worker: MakeWorker, broker: Broker, search: str, master: MasterProcess
+) -> None:
+    """Of a Tenure worker in push mode: a slot that is free waits for no other."""
+    task_ids = await broker.submit(search, 4)
+    worker = make_worker()
+    worker.listen()
+    await broker.workers.RegisterWorker(
+        worker_pb2.RegisterRequest(
+            worker_id=worker.worker_id,
+            host="127.0.0.1",
+            port=worker.port,
+            instance_id="one",
+            slots=2,
+            dispatch=worker_pb2.DISPATCH_PUSH,
+        )
+    )
+    worker.wait_for_request(2)
+    worker.end(task_ids[0], submit=False)
+    worker.wait_for_request(3)
+    worker.end(task_ids[2], submit=False)
+    worker.wait_for_request(4)
+    assert worker.running == [task_ids[1], task_ids[3]]
+    for task_id in worker.running:
+        worker.end(task_id, submit=False)
+    for task_id in task_ids:
+        assert (await broker.until(task_id, tenure_pb2.SUCCEEDED)).epoch == 1
+    assert worker.at_once_max == 2
