@@ -17,26 +17,39 @@ from tenure.master.store.records import TaskEvent
 
 log = structlog.get_logger()
 
-# Batches that a slow listener may be behind before it is cut off (a watch resumes by its cursor).
-BEHIND_MAX = 1_000
+# Events that a slow listener may be behind before it is cut off (a watch resumes by its cursor).
+BEHIND_EVENTS_MAX = 20_000
 
 Batch = tuple[str, list[TaskEvent]]
 
 
 class Subscription:
-    """One listener's batches, in order: (cursor behind them, events). ``None`` ends it: it fell behind or events were
-    lost, and it must resume by its cursor."""
+    """One listener's batches, in order."""
 
     def __init__(self, start: str) -> None:
         self.start = start
-        self.queue: asyncio.Queue[Batch | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Batch | None] = asyncio.Queue()
+        self._behind = 0
 
     def offer(self, batch: Batch) -> bool:
         """False when the listener is too far behind."""
-        if self.queue.qsize() >= BEHIND_MAX:
+        if self._behind >= BEHIND_EVENTS_MAX:
             return False
-        self.queue.put_nowait(batch)
+        self._behind += len(batch[1])
+        self._queue.put_nowait(batch)
         return True
+
+    def end(self) -> None:
+        """Nothing comes any more."""
+        self._queue.put_nowait(None)
+
+    async def next(self) -> Batch | None:
+        """(cursor behind them, events); None at the end: the listener fell behind, or events were lost, or the master
+        stops, and it must resume by its cursor."""
+        batch = await self._queue.get()
+        if batch is not None:
+            self._behind -= len(batch[1])
+        return batch
 
 
 class Follower:
@@ -96,6 +109,7 @@ class Follower:
         for event in events:
             self._handle(event)
         for subscription in [each for each in self._subscriptions if not each.offer(batch)]:
+            log.warning("watch.cut_off", why=f"more than {BEHIND_EVENTS_MAX} events behind")
             self._end(subscription)
 
     async def _check_cursor(self) -> None:
@@ -114,4 +128,4 @@ class Follower:
 
     def _end(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)
-        subscription.queue.put_nowait(None)
+        subscription.end()

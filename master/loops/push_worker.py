@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Collection
+from collections.abc import Collection, MutableMapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,14 +34,18 @@ SILENT_TTLS_MAX = 3
 class PushWorker:
     """What this master knows of a worker that it pushes to, and the loop that serves it.
 
+    Args:
+        holders: Task id -> the worker that it is being pushed to, of all push workers; kept up here.
+
     Attributes:
         calls: The open Evaluate calls, by task id.
     """
 
-    def __init__(self, master: Master, worker_id: str) -> None:
+    def __init__(self, master: Master, worker_id: str, holders: MutableMapping[str, PushWorker]) -> None:
         self.worker_id = worker_id
         self.calls: dict[str, PushCall] = {}
         self._master = master
+        self._holders = holders
         self._heard = time.monotonic()
         # What it runs by its own word, maybe since before this master began.
         self._running: frozenset[str] = frozenset()
@@ -190,6 +194,7 @@ class PushWorker:
             assert connection is not None
             call = PushCall(self._master, self.worker_id, connection.stub, grant)
             self.calls[grant.task_id] = call
+            self._holders[grant.task_id] = self
             self._keep(asyncio.create_task(self._carry_out(call)))
         if grants[max(0, room) :]:
             self._master.spawn(give_back(self._master.store, self.worker_id, grants[max(0, room) :]))
@@ -208,6 +213,8 @@ class PushWorker:
                 self._pause_seconds = PAUSE_SECONDS_MIN
         finally:
             del self.calls[task_id]
+            if self._holders.get(task_id) is self:
+                del self._holders[task_id]
             self._changed.set()
 
     def _keep(self, task: asyncio.Task[None]) -> None:

@@ -42,6 +42,8 @@ class Pusher:
     def __init__(self, master: Master) -> None:
         self._master = master
         self._workers: dict[str, PushWorker] = {}
+        # Task id -> the worker that it is being pushed to.
+        self._holders: dict[str, PushWorker] = {}
         # Workers that heartbeat here and are known not to be pushed to.
         self._others: set[str] = set()
 
@@ -50,7 +52,7 @@ class Pusher:
         self._others.discard(worker_id)
         worker = self._workers.get(worker_id)
         if worker is None:
-            worker = self._workers[worker_id] = PushWorker(self._master, worker_id)
+            worker = self._workers[worker_id] = PushWorker(self._master, worker_id, self._holders)
         worker.note_alive(())
         worker.note_change()
 
@@ -92,18 +94,16 @@ class Pusher:
 
     def note_event(self, event: TaskEvent) -> None:
         """Stop what was cancelled or is done elsewhere, and wait no longer for what has ended."""
-        if event.transition not in ("cancel", *_ENDS):
+        worker = self._holders.get(event.task_id)
+        call = worker.calls.get(event.task_id) if worker is not None else None
+        if worker is None or call is None:
             return
-        for worker in self._workers.values():
-            call = worker.calls.get(event.task_id)
-            if call is None:
-                continue
-            if event.transition == "cancel":
-                self._master.spawn(call.say_stop("cancelled"))
-            elif (event.worker_id, event.epoch) == (worker.worker_id, call.grant.epoch):
-                call.note_lease_ended()
-            elif event.transition == "complete":
-                self._master.spawn(call.say_stop("finished_elsewhere"))
+        if event.transition == "cancel":
+            self._master.spawn(call.say_stop("cancelled"))
+        elif event.transition in _ENDS and (event.worker_id, event.epoch) == (worker.worker_id, call.grant.epoch):
+            call.note_lease_ended()
+        elif event.transition == "complete":
+            self._master.spawn(call.say_stop("finished_elsewhere"))
 
     def lease_of(self, worker_id: str, task_id: str) -> Grant | None:
         """The lease under which a task is being pushed to a worker from here: a legacy result can't name it."""

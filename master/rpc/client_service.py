@@ -10,7 +10,7 @@ import structlog
 
 from tenure import __version__
 from tenure.common import ids, limits
-from tenure.common.errors import InvalidInput, Overloaded, TenureError, Unavailable, UnknownSearch
+from tenure.common.errors import InvalidInput, Overloaded, TenureError, Unavailable, UnknownSearch, WrongState
 from tenure.common.spec import ARCHITECTURE_FORMATS
 from tenure.common.states import TaskState
 from tenure.master.core.admission import admit, check_task_ids
@@ -130,7 +130,7 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
             await context.write(tenure_pb2.WatchResponse(cursor=cursor))
             while True:
                 try:
-                    batch = await asyncio.wait_for(subscription.queue.get(), KEEPALIVE_SECONDS)
+                    batch = await asyncio.wait_for(subscription.next(), KEEPALIVE_SECONDS)
                 except TimeoutError:
                     await context.write(tenure_pb2.WatchResponse(cursor=cursor))
                     continue
@@ -166,6 +166,8 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
 
     async def PauseSearch(self, request: tenure_pb2.SearchName, context: Any) -> tenure_pb2.Search:
         """Give out no more tasks of the search; those that run go on."""
+        if (await self._search(ids.check_search_name(request.name, "name"))).status == "cancelled":
+            raise WrongState("the search is cancelled", field="name", given=request.name, expected="resume it first")
         return await self._set_status(request.name, "paused")
 
     async def ResumeSearch(self, request: tenure_pb2.SearchName, context: Any) -> tenure_pb2.Search:
