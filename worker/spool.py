@@ -15,6 +15,7 @@ import contextvars
 import hashlib
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,6 +134,7 @@ class _SpoolFiles:
         self._reserve_files_min = reserve
         self._free: list[Path] = []
         self._made = 0
+        self._stamp_ns = 0
 
     def open(self) -> list[worker_pb2.Outcome]:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -151,6 +153,9 @@ class _SpoolFiles:
             try:
                 header = _HEADER.pack(_MAGIC, len(data), hashlib.sha256(data).digest())
                 _write_whole(descriptor, header + data)
+                # The kernel's own times are coarse (4 ms); two outcomes of one moment must keep their order.
+                self._stamp_ns = max(time.time_ns(), self._stamp_ns + 1)
+                os.utime(descriptor, ns=(self._stamp_ns, self._stamp_ns))
                 # The size may have grown over the reserve's; fdatasync covers that too.
                 os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)
             finally:
