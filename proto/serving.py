@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tenure.common.addresses import Address
 from tenure.common.errors import AddressInUse
@@ -50,10 +50,11 @@ def add_health_and_reflection(server: grpc.aio.Server, services: Sequence[str]) 
     """Serve grpc.health.v1.Health and reflection for ``services`` (full names). Returns the health servicer."""
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    try:
-        POOL.FindFileByName(health_pb2.DESCRIPTOR.name)
-    except KeyError:
-        POOL.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)
+    for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        try:
+            POOL.FindFileByName(file.name)
+        except KeyError:
+            POOL.AddSerializedFile(file.serialized_pb)
     names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server, pool=POOL)
     return servicer

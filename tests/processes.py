@@ -182,7 +182,9 @@ class MasterProcess:
     @property
     def store_pid(self) -> int:
         """Of the embedded store that it runs now (it may have been started again)."""
-        return int((self.folder / "data" / "store.pid").read_text())
+        file = self.data_dir / "store.pid"
+        # Found empty while it is being written.
+        return int(wait_for(lambda: file.exists() and file.read_text().strip(), what="the store's pid file"))
 
     @property
     def data_dir(self) -> Path:

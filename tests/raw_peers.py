@@ -24,6 +24,8 @@ OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.use_local_subchannel_pool", 1),
 )
+# Of masters: leases outlive every test unless it cuts them; failed tasks are ready again at once.
+MASTER_SETTINGS: dict[str, Any] = {"grace_seconds": 0.5, "tick_seconds": 0.1, "retry_base_seconds": 0}
 GRAPH = json.dumps(
     {
         "nodes": [{"id": "a", "operation": "flatten"}, {"id": "b", "operation": "dense", "params": {"units": 10}}],

@@ -9,18 +9,15 @@ from typing import Any
 import grpc
 import pytest
 from processes import MasterProcess, start_master, wait_for
-from raw_peers import Broker, OpenBroker, OpenSession, RawSession, StartMaster
+from raw_peers import MASTER_SETTINGS, Broker, OpenBroker, OpenSession, RawSession, StartMaster
 
 from tenure.proto import tenure_pb2
-
-# Leases outlive every test unless it cuts them; failed tasks are ready again at once.
-SETTINGS: dict[str, Any] = {"grace_seconds": 0.5, "tick_seconds": 0.1, "retry_base_seconds": 0}
 
 
 @pytest.fixture(scope="session")
 def shared_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MasterProcess]:
     """Nobody kills this one."""
-    process = start_master(tmp_path_factory.mktemp("shared-master"), **SETTINGS)
+    process = start_master(tmp_path_factory.mktemp("shared-master"), **MASTER_SETTINGS)
     yield process
     # A stream that ended has left nothing behind.
     wait_for(lambda: "tenure_sessions 0.0" in process.get("/metrics")[1])
@@ -42,7 +39,7 @@ def own_master(tmp_path: Path) -> Iterator[StartMaster]:
     started: list[MasterProcess] = []
 
     def start(name: str = "master", **settings: Any) -> MasterProcess:
-        process = start_master(tmp_path / name, **SETTINGS | settings)
+        process = start_master(tmp_path / name, **MASTER_SETTINGS | settings)
         started.append(process)
         return process
 
@@ -54,7 +51,7 @@ def own_master(tmp_path: Path) -> Iterator[StartMaster]:
 @pytest.fixture(scope="module")
 def short_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MasterProcess]:
     """A module's own master on which leases that nobody renews run out within a test."""
-    settings = SETTINGS | {"lease_ttl_seconds": 3, "heartbeat_seconds": 0.5}
+    settings = MASTER_SETTINGS | {"lease_ttl_seconds": 3, "heartbeat_seconds": 0.5}
     process = start_master(tmp_path_factory.mktemp("short-master"), **settings)
     yield process
     assert process.logged("master.loop_died") == []
@@ -104,9 +101,11 @@ async def open_session(master: MasterProcess, search: str) -> AsyncIterator[Open
     """Opens sessions, by default at the test's master and of worker ``<search>-w<n>``; broken off behind the test."""
     opened: list[RawSession] = []
 
-    async def open_one(worker_id: str = "", *, at: MasterProcess | None = None, **arguments: Any) -> RawSession:
+    async def open_one(
+        worker_id: str = "", *, at: MasterProcess | None = None, address: str = "", **arguments: Any
+    ) -> RawSession:
         worker_id = worker_id or f"{search}-w{len(opened) + 1}"
-        session = await RawSession.open((at or master).address, worker_id, **arguments)
+        session = await RawSession.open(address or (at or master).address, worker_id, **arguments)
         opened.append(session)
         return session
 
