@@ -2,6 +2,7 @@
 
 Import the fixtures into a ``conftest.py``: ``from store_server import open_test_store, store, store_server``.
 One server serves the whole session; each test has a key prefix of its own, and what it left is deleted behind it.
+``TENURE_TEST_SERVER=/usr/bin/redis-server pytest tests/contract/store`` runs them against another server.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class StoreServer:
 
     def __init__(self, folder: Path, binary: str | None = None, **settings: str) -> None:
         self.folder = folder
-        self.binary = binary or find_server()
+        self.binary = binary or os.environ.get("TENURE_TEST_SERVER") or find_server()
         # A unix socket's path is short; pytest's folders are not.
         self._socket_folder = Path(tempfile.mkdtemp(prefix="tenure-store-"))
         self.socket = self._socket_folder / "s"
