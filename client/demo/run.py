@@ -54,13 +54,16 @@ class Demo:
         given = self._options.data_dir
         directory = _made(given) if given is not None else Path(tempfile.mkdtemp(prefix="tenure-demo-"))
         kept = False
-        # SIGTERM ends the demo as Ctrl-C does: with its processes.
+        # SIGTERM ends the demo as Ctrl-C does: with its processes. Ctrl-C works where a shell started it in the
+        # background, too: such a process begins with SIGINT ignored.
         before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        before_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             with Fleet(directory) as fleet:
                 kept = self._search_and_account(fleet)
         finally:
             signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGINT, before_interrupt)
             if not kept:
                 self._screen.print(f"\nlogs of all processes: {directory / 'logs'}")
             elif given is None:

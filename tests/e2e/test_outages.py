@@ -19,11 +19,15 @@ async def ended(cluster: Cluster, count: int) -> None:
 
 
 async def assert_undisturbed(cluster: Cluster, task_ids: list[str]) -> None:
-    """Every task succeeded, each evaluation was started once, and no budget was touched."""
+    """Every task succeeded, each evaluation was started once, and no budget was touched.
+
+    A lease that was given when the master died and never reached its worker is given back and given again: the task's
+    epoch may be 2, but its evaluation was started once all the same.
+    """
     records = await cluster.records(task_ids)
     assert {record.state for record in records.values()} == {"SUCCEEDED"}, cluster.explain()
     assert cluster.starts() == dict.fromkeys(task_ids, 1)
-    assert {(record.attempts, record.losses, record.epoch) for record in records.values()} == {(0, 0, 1)}
+    assert {(record.attempts, record.losses) for record in records.values()} == {(0, 0)}
     assert (await cluster.counters()).get("leases_expired", 0) == 0
     assert await cluster.fsck() == []
 
