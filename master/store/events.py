@@ -101,6 +101,7 @@ class EventLog:
         ids = cursor.split(",")
         names = [self._keys.events(shard) for shard in range(self._keys.shards)]
         while True:
+            _heed_cancellation()
             streams: dict[Any, Any] = dict(zip(names, ids, strict=True))
             try:
                 reply = await self._client.xread(streams, count=READ_COUNT, block=BLOCK_MS)
@@ -134,6 +135,7 @@ class EventLog:
         """Call ``handle`` with each registration and mode change from now on, until cancelled."""
         last = "$"
         while True:
+            _heed_cancellation()
             try:
                 reply = await self._client.xread({self._keys.worker_events: last}, count=100, block=BLOCK_MS)
             except (TimeoutError, RedisError, OSError) as error:
@@ -144,6 +146,14 @@ class EventLog:
                 for stream_id, fields in rows:
                     last = text(stream_id)
                     handle(pairs([part for pair in fields.items() for part in pair]))
+
+
+def _heed_cancellation() -> None:
+    """Raise CancelledError once more where this task was cancelled: redis-py before 5.1 swallows one that comes just
+    as it looks whether its connection is still good."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _event(stream_id: Any, fields: Any) -> TaskEvent:
