@@ -61,14 +61,17 @@ def error_parts(error: grpc.aio.AioRpcError) -> dict[str, str]:
 class Broker:
     """The client API and the unary worker API at one address.
 
+    Args:
+        options: More channel options.
+
     Attributes:
         api: TenureService's stub.
         workers: MasterService's stub.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *options: tuple[str, Any]) -> None:
         self.address = address
-        self.channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        self.channel = grpc.aio.insecure_channel(address, options=(*OPTIONS, *options))
         self.api = tenure_pb2_grpc.TenureServiceStub(self.channel)
         self.workers = worker_pb2_grpc.MasterServiceStub(self.channel)
 
@@ -302,6 +305,6 @@ def checkpoint_of(
     return worker_pb2.RegisterCheckpoint(task_id=task.task_id, lease_token=task.lease_token, checkpoint=checkpoint)
 
 
-OpenBroker = Callable[[str], Broker]
+OpenBroker = Callable[..., Broker]
 OpenSession = Callable[..., Awaitable[RawSession]]
 StartMaster = Callable[..., MasterProcess]

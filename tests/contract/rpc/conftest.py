@@ -63,8 +63,8 @@ async def open_broker() -> AsyncIterator[OpenBroker]:
     """Opens brokers at any address; closed behind the test."""
     opened: list[Broker] = []
 
-    def open_one(address: str) -> Broker:
-        opened.append(Broker(address))
+    def open_one(address: str, *options: tuple[str, Any]) -> Broker:
+        opened.append(Broker(address, *options))
         return opened[-1]
 
     yield open_one
@@ -85,7 +85,7 @@ async def search(request: pytest.FixtureRequest, broker: Broker) -> AsyncIterato
     Behind the test it is cancelled, so that none of its tasks reaches another test's workers, and the store must be
     sound.
     """
-    name = request.node.name[:100]
+    name = f"{request.node.path.stem.removeprefix('test_')}.{request.node.name}"[:110]
     yield name
     try:
         await broker.api.CancelSearch(tenure_pb2.SearchName(name=name), wait_for_ready=True, timeout=10)
