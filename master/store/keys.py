@@ -15,7 +15,7 @@ key (after ``tenure:{shard}:``)         type   what
 ``outcome:<id>``                        text   JSON: the result, or the last failure
 ``attempts:<id>``                       list   JSON: one record a lease, the evidence
 ``checkpoints:<id>``                    list   JSON: registered checkpoints, newest first
-``retired:<id>``                        list   URLs of checkpoints that were unregistered last, newest first
+``retired:<id>``                        list   URLs of checkpoints that were unregistered last; an hour after an end
 ``progress:<id>``                       text   JSON: the holder's last report, while LEASED
 ``search:<name>``                       hash   settings, status, counts by state (``n:<STATE>``), best result
 ``searches``                            zset   names by creation time

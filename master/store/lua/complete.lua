@@ -9,7 +9,7 @@
 -- Replies  [[verdict, state, [checkpoint URL to delete, …]], …]; OK, DUPLICATE (another success, or an end, came first)
 --          or UNKNOWN_TASK
 -- Events   complete
--- Retry    safe: the same token gets the same OK
+-- Retry    safe: the same token gets the same answer
 local function keep_best(search, id, fitness)
   local search_key = key('search', search)
   local best = redis.call('HGET', search_key, 'best_fitness')
@@ -31,7 +31,7 @@ local function take(item, task, now)
   to_end(id, task, 'complete', 'SUCCEEDED', now)
   if was_leased then lease_ended(task.search) end
   if item.fitness then keep_best(task.search, id, item.fitness) end
-  return {'OK', 'SUCCEEDED', drop_checkpoints(id)}
+  return {'OK', 'SUCCEEDED', hand_over_checkpoints(id)}
 end
 
 local now = wall_ms()
@@ -43,7 +43,7 @@ for i, item in ipairs(cjson.decode(ARGV[1])) do
   elseif task.state == 'SUCCEEDED' or task.state == 'FAILED' or task.state == 'CANCELLED' then
     local same = task.state == 'SUCCEEDED' and task.ended_token == outcome_mark(item)
     if not same then counter('duplicates') end
-    replies[i] = {same and 'OK' or 'DUPLICATE', task.state, {}}
+    replies[i] = {same and 'OK' or 'DUPLICATE', task.state, same and handed_over(item.id) or {}}
   else
     replies[i] = take(item, task, now)
   end

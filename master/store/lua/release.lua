@@ -7,7 +7,7 @@
 -- ARGV[1]  JSON [{id, token, worker, record}]; `record` is JSON text, or '' for a lease that never reached its worker
 -- Replies  [[verdict, state, [checkpoint URL to delete, …]], …]; OK, STALE or UNKNOWN_TASK
 -- Events   release
--- Retry    safe: the same token gets the same OK
+-- Retry    safe: the same token gets the same answer
 local now = wall_ms()
 local replies = {}
 for i, item in ipairs(cjson.decode(ARGV[1])) do
@@ -22,14 +22,14 @@ for i, item in ipairs(cjson.decode(ARGV[1])) do
     local urls = {}
     if task.cancel == '1' then
       to_end(item.id, task, 'release', 'CANCELLED', now)
-      urls = drop_checkpoints(item.id)
+      urls = hand_over_checkpoints(item.id)
     else
       to_queue(item.id, task, 'release')
     end
     lease_ended(task.search)
     replies[i] = {'OK', task.cancel == '1' and 'CANCELLED' or 'QUEUED', urls}
   elseif task.ended_token == outcome_mark(item) then
-    replies[i] = {'OK', task.state, {}}
+    replies[i] = {'OK', task.state, task.state == 'CANCELLED' and handed_over(item.id) or {}}
   else
     counter('stale_refused')
     replies[i] = {'STALE', task.state, {}}

@@ -18,7 +18,7 @@ for i, id in ipairs(ARGV) do
     replies[i] = {'wrong_state', task.state}
   else
     leave(id, task)
-    redis.call('DEL', key('outcome', id))
+    redis.call('DEL', key('outcome', id), key('retired', id))
     redis.call('HSET', key('task', id), 'attempts', 0, 'losses', 0, 'ooms', 0, 'ended_token', '')
     redis.call('HDEL', key('task', id), 'ended')
     to_queue(id, task, 'requeue')

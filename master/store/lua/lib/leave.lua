@@ -55,6 +55,20 @@ local function drop_checkpoints(id)
   return urls
 end
 
+local HANDED_OVER_SECONDS = 3600
+
+-- The same for an end that a worker reports: it is told the URLs, and told again should the answer have been lost.
+local function hand_over_checkpoints(id)
+  local urls = drop_checkpoints(id)
+  for _, url in ipairs(urls) do redis.call('RPUSH', key('retired', id), url) end
+  if #urls > 0 then redis.call('EXPIRE', key('retired', id), HANDED_OVER_SECONDS) end
+  return urls
+end
+
+local function handed_over(id)
+  return redis.call('LRANGE', key('retired', id), 0, -1)
+end
+
 -- The same where no worker is at the other end: any worker with a session is asked to delete them later.
 local function discard_checkpoints(id)
   for _, url in ipairs(drop_checkpoints(id)) do redis.call('RPUSH', key('discarded'), url) end
