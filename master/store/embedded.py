@@ -7,6 +7,7 @@ with its master (parent-death signal), and when it dies alone it is started agai
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -126,7 +127,8 @@ class DataDirectory:
         """The server is gone, and so is its socket, with the private directory if it needed one."""
         self.socket.unlink(missing_ok=True)
         if self.socket.parent != self.path.absolute():
-            self.socket.parent.rmdir()
+            with contextlib.suppress(OSError):  # somebody put something there
+                self.socket.parent.rmdir()
 
     def release(self) -> None:
         """Let another master have it."""
