@@ -74,7 +74,7 @@ class Master:
         self._submitted = asyncio.Event()
         self.retry = RetryPolicy(round(settings.retry_base_seconds * 1000), round(settings.retry_max_seconds * 1000))
         self.sessions = SessionTable(metrics)
-        self._census = LeaseCensus(store)
+        self.census = LeaseCensus(store)
         self.matchmaker = Matchmaker(store, metrics)
         self.polls = LongPolls(store, self.matchmaker, self.spawn)
         self.pusher = Pusher(self)
@@ -138,7 +138,7 @@ class Master:
             self.matchmaker,
             self.retry,
             self.sessions.holders,
-            self._census,
+            self.census,
         )
         self.sessions.add(session, held)
         return session

@@ -14,7 +14,7 @@ from tenure.master.core.outcomes import judge_outcome
 from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.census import LeaseCensus
 from tenure.master.rpc.messages import checkpoint_record
-from tenure.master.rpc.outcomes import outcome_verdict, take_outcomes, verdict_name
+from tenure.master.rpc.outcomes import end_orphans, outcome_verdict, take_outcomes, verdict_name
 from tenure.master.rpc.patience import patiently
 from tenure.master.rpc.renewals import HELD, renew, revocations
 from tenure.master.settings import MasterSettings
@@ -165,11 +165,11 @@ class StreamLeases:
         if not unnamed:
             return
         lost = [lease for lease in unnamed if lease.instance_id == instance_id]
-        orphaned = [(lease.task_id, lease.token) for lease in unnamed if lease.instance_id != instance_id]
+        orphans = [lease for lease in unnamed if lease.instance_id != instance_id]
         for lease in lost:
             await self._store.tasks.release(Release(lease.task_id, lease.token, self._worker_id))
-        await self._store.tasks.cut(orphaned, 0)
-        log.info("session.settled", worker=self._worker_id, given_back=len(lost), orphaned=len(orphaned))
+        await end_orphans(self._store, self._metrics, orphans, self._retry)
+        log.info("session.settled", worker=self._worker_id, given_back=len(lost), orphans=len(orphans))
 
     # ---- the stream's end -----------------------------------------------------------------------------------------
 

@@ -13,7 +13,17 @@ from tenure.master.core.outcomes import Judged
 from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.patience import patiently
 from tenure.master.store import Store
-from tenure.master.store.records import Failure, Grant, Release, Success, Verdict
+from tenure.master.store.records import (
+    Evidence,
+    Failure,
+    FailureKind,
+    Grant,
+    Lease,
+    Release,
+    RetryPolicy,
+    Success,
+    Verdict,
+)
 from tenure.proto import worker_pb2
 
 log = structlog.get_logger()
@@ -80,6 +90,20 @@ async def give_back(store: Store, worker_id: str, grants: Sequence[Grant]) -> No
     for grant in grants:
         release = Release(grant.task_id, grant.token, worker_id)
         await patiently(functools.partial(store.tasks.release, release), GIVE_BACK_SECONDS)
+
+
+async def end_orphans(store: Store, metrics: MasterMetrics, leases: Sequence[Lease], retry: RetryPolicy) -> None:
+    """Count leases as lost whose process a newer one of its worker id has replaced. Safe to call again.
+
+    Not left to the reaper: that would hold back when many workers are started anew at once.
+
+    Raises:
+        StoreUnavailable: Call again.
+    """
+    evidence = Evidence(error_class="WorkerRestarted", error_message="a newer process has its worker's id")
+    for lease in leases:
+        loss = Failure(lease.task_id, lease.token, lease.worker_id, FailureKind.LOSS, True, evidence, retry)
+        await take_outcome(store, metrics, loss)
 
 
 async def _take_other(store: Store, judged: Failure | Release) -> Taken:

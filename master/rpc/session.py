@@ -96,7 +96,9 @@ class Session:
             yield message
 
     def end(self, error: TenureError | None) -> None:
-        """End the stream from this side."""
+        """End the stream from this side. From now on nothing is claimed for it."""
+        self._closed = True
+        self._matchmaker.leave(self._consumer)
         self._outgoing.put_nowait(SessionEnd(error))
 
     def replace(self, held: Iterable[worker_pb2.Renewal]) -> None:
@@ -161,7 +163,7 @@ class Session:
                 await self._handle(message)
             raise SessionEnd(None)
         except SessionEnd as ended:
-            self._outgoing.put_nowait(ended)
+            self.end(ended.error)
         except TenureError as error:
             self.end(error)
 
@@ -226,7 +228,8 @@ class Session:
 
     def _want(self, slots: int) -> None:
         self._wanted = slots
-        self._matchmaker.want(self._consumer, slots if self._mode == "active" else 0)
+        if not self._closed:
+            self._matchmaker.want(self._consumer, slots if self._mode == "active" else 0)
 
     def _take_outcomes(self, message: worker_pb2.Outcomes) -> None:
         if len(message.outcomes) > limits.BATCH_TASKS_MAX:

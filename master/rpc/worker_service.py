@@ -15,11 +15,11 @@ from tenure.common.errors import InvalidInput, UnknownTask
 from tenure.master.core.outcomes import Judged, judge_legacy, judge_outcome
 from tenure.master.rpc import session as streams
 from tenure.master.rpc.messages import evaluate_request
-from tenure.master.rpc.outcomes import Taken, take_outcome, verdict_name
+from tenure.master.rpc.outcomes import Taken, end_orphans, take_outcome, verdict_name
 from tenure.master.rpc.patience import patiently
 from tenure.master.rpc.renewals import renew, revocations
 from tenure.master.rpc.sessions import read_hello, superseded
-from tenure.master.rpc.workers import PULL, PUSH, heartbeat_fields, read_registration
+from tenure.master.rpc.workers import PULL, PUSH, Registration, heartbeat_fields, read_registration
 from tenure.master.store.records import Verdict
 from tenure.proto import worker_pb2, worker_pb2_grpc
 
@@ -48,6 +48,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
             master.store.workers.register, registration.worker_id, registration.instance_id, registration.fields
         )
         mode, replaced = await patiently(register, _patience_seconds(context))
+        await patiently(lambda: self._end_predecessor(registration), _patience_seconds(context))
         log.info(
             "worker.register",
             worker=registration.worker_id,
@@ -149,6 +150,16 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         self._master.sessions.remove(session)
         await session.close(cut=not self._master.stopping)
         log.info("session.down", worker=session.worker_id)
+
+    async def _end_predecessor(self, registration: Registration) -> None:
+        """What an earlier process of this worker id held died with it. A legacy process registers once, as it starts;
+        its heartbeats would keep alive for ever what it knows nothing of."""
+        master = self._master
+        held = await master.census.leases_of(registration.worker_id)
+        orphans = [
+            each for each in held if not registration.instance_id or each.instance_id != registration.instance_id
+        ]
+        await end_orphans(master.store, master.metrics, orphans, master.retry)
 
     async def _take(self, judged: Judged) -> Taken:
         if not judged.token:

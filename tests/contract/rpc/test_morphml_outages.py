@@ -178,3 +178,35 @@ async def test_what_a_legacy_worker_pulled_is_kept_by_its_heartbeats_alone(
         request = m.ResultRequest(task_id=task.task_id, worker_id="alive", success=True, metrics={"fitness": 1})
         assert (await legacy.SubmitResult(request)).acknowledged
     await broker.api.CancelTasks(tenure_pb2.TaskIds(task_ids=task_ids))
+
+
+async def test_what_a_legacy_process_held_ends_with_it(
+    short_master: MasterProcess, open_broker: OpenBroker, open_session: OpenSession
+) -> None:
+    """Its successor registers under the same id: its heartbeats must not keep alive what it knows nothing of."""
+    broker = open_broker(short_master.address)
+    legacy = morphml.stub(broker.channel, "MasterService")
+    lost, _ = await broker.submit("restarted", 2)
+    await legacy.RegisterWorker(m.RegisterRequest(worker_id="again"))
+    await legacy.RequestTask(m.TaskRequest(worker_id="again", max_tasks=1), timeout=10)
+    await legacy.RegisterWorker(m.RegisterRequest(worker_id="again"))
+    found = await broker.task(lost)
+    assert (found.state, found.attempts, found.losses) == (tenure_pb2.QUEUED, 0, 1)
+    (record,) = found.attempt_records
+    assert (record.outcome, record.error_class) == ("loss", "WorkerRestarted")
+    # Should it have been the same process after all, its success is taken.
+    request = m.ResultRequest(task_id=lost, worker_id="again", success=True, metrics={"fitness": 1})
+    assert (await legacy.SubmitResult(request)).acknowledged
+    assert (await broker.task(lost)).state == tenure_pb2.SUCCEEDED
+    await broker.api.CancelSearch(tenure_pb2.SearchName(name="restarted"))
+
+
+async def test_a_master_that_stops_answers_those_who_wait(own_master: StartMaster, open_broker: OpenBroker) -> None:
+    master = await asyncio.to_thread(own_master)
+    broker = open_broker(master.address)
+    legacy = morphml.stub(broker.channel, "MasterService")
+    await legacy.RegisterWorker(m.RegisterRequest(worker_id="w"))
+    waiting = asyncio.ensure_future(legacy.RequestTask(m.TaskRequest(worker_id="w", max_tasks=1), timeout=100))
+    await eventually(lambda: "tenure_waiting_slots 1.0" in master.get("/metrics")[1])
+    assert await asyncio.to_thread(master.terminate) == 0
+    assert not (await waiting).has_task

@@ -205,7 +205,9 @@ async def test_leases_of_an_earlier_process_end_at_the_hello_of_its_successor(
     session = await open_session("w", at=master, instance_id="after", want=1)
     assert (await session.hear_task()).epoch == 2
     found = await open_broker(master.address).task(task_id)
-    assert (found.losses, [record.outcome for record in found.attempt_records]) == (1, ["expired"])
+    assert (found.attempts, found.losses) == (0, 1)
+    (record,) = found.attempt_records
+    assert (record.outcome, record.error_class) == ("loss", "WorkerRestarted")
 
 
 async def test_many_leases_that_run_out_at_once_are_held_back(

@@ -197,7 +197,7 @@ async def test_a_second_instance_ends_the_first(open_session: OpenSession, broke
     error = await older.error()
     assert error.code() == grpc.StatusCode.ABORTED
     assert (error_parts(error)["code"], error_parts(error)["field"]) == ("STALE_LEASE", "worker_id")
-    # It stops its runs and exits: its task goes to the newer after the grace.
+    # It stops its runs and exits: its task goes on at once.
     again = await newer.hear_task()
     assert (again.task_id, again.epoch) == (task.task_id, 2)
     assert (await broker.worker("twice")).instance_id == "two"
