@@ -21,7 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from raw_peers import Broker, OpenSession, StartMaster
 from store_server import StoreServer
 
+from tenure.common.errors import InvalidSetting
 from tenure.master.metrics import MasterMetrics
+from tenure.master.settings import load_settings
 from tenure.proto import worker_pb2
 
 
@@ -233,11 +235,8 @@ def test_a_second_master_on_one_data_directory(own_master: StartMaster, tmp_path
 @pytest.mark.parametrize(
     ("settings", "field", "given"),
     [
-        ({"listen": "nonsense"}, "listen", "nonsense"),
         ({"listen": "127.0.0.1:99999"}, "listen", "127.0.0.1:99999"),
         ({"http": "127.0.0.1"}, "http", "127.0.0.1"),
-        ({"store": "postgres://x"}, "store", "postgres://x"),
-        ({"store": "redis://127.0.0.1:not-a-port"}, "store", "not-a-port"),
         ({"lease_ttl_seconds": "soon"}, "lease_ttl_seconds", "soon"),
         ({"lease_ttl_seconds": 10, "heartbeat_seconds": 9}, "lease_ttl_seconds", "10"),
         ({"grace_seconds": 40}, "grace_seconds", "40"),
@@ -246,8 +245,19 @@ def test_a_second_master_on_one_data_directory(own_master: StartMaster, tmp_path
         ({"retry_base_seconds": 60, "retry_max_seconds": 1}, "retry_base_seconds", "60"),
     ],
 )
-def test_a_bad_setting(tmp_path: Path, settings: dict[str, Any], field: str, given: str) -> None:
-    message = refused_start(tmp_path / "m", **settings)
+def test_bad_settings(settings: dict[str, Any], field: str, given: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        load_settings(**settings)
+    assert caught.value.field == field
+    assert given in caught.value.given
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [("listen", "nonsense"), ("store", "postgres://x"), ("store", "redis://127.0.0.1:not-a-port")],
+)
+def test_a_start_with_a_bad_setting(tmp_path: Path, field: str, given: str) -> None:
+    message = refused_start(tmp_path / "m", **{field: given})
     assert message.startswith(f"{field}: ")
     assert given in message
 
