@@ -11,6 +11,7 @@ import itertools
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from concurrent import futures
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -202,6 +203,9 @@ class MorphmlWorker:
     def _connect(self, master: str) -> None:
         self._channel = grpc.insecure_channel(master, options=OPTIONS)
         self.master: SimpleNamespace = morphml.stub(self._channel, "MasterService")
+
+
+MakeWorker = Callable[..., MorphmlWorker]
 
 
 def main(master: str, worker_id: str) -> None:

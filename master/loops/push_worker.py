@@ -18,7 +18,7 @@ from tenure.master.loops.push_call import CallEnd, PushCall
 from tenure.master.loops.push_connection import PushConnection, connect
 from tenure.master.rpc.outcomes import give_back
 from tenure.master.rpc.workers import PUSH
-from tenure.master.store.records import Grant, WorkerView
+from tenure.master.store.records import Grant, Lease, WorkerView
 
 if TYPE_CHECKING:
     from tenure.master.master import Master
@@ -29,6 +29,8 @@ PAUSE_SECONDS_MIN = 0.1
 PAUSE_SECONDS_MAX = 5.0
 # Without a heartbeat for so many lifetimes of a lease the loop ends; the next heartbeat starts it again.
 SILENT_TTLS_MAX = 3
+# How late a heartbeat may be that was written before a call ended.
+ENDED_SECONDS = 5.0
 
 
 class PushWorker:
@@ -49,6 +51,11 @@ class PushWorker:
         self._heard = time.monotonic()
         # What it runs by its own word, maybe since before this master began.
         self._running: frozenset[str] = frozenset()
+        # When calls ended: a heartbeat that was written before may still name their tasks.
+        self._ended: dict[str, float] = {}
+        # Leases from before this master served it, and the tokens it named in its last heartbeat; None: not known yet.
+        self._inherited: list[Lease] | None = None
+        self._named: frozenset[str] | None = None
         self._changed = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,14 +68,29 @@ class PushWorker:
 
     # ---- what is heard of it --------------------------------------------------------------------------------------
 
-    def note_alive(self, running: Collection[str]) -> None:
-        """It registered or heartbeat, and says that it runs these tasks."""
+    def note_alive(self) -> None:
+        """It registered, or it heartbeat."""
         self._heard = time.monotonic()
-        if self._running != frozenset(running):
-            self._running = frozenset(running)
-            self._changed.set()
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._serve(), name=f"push-{self.worker_id}")
+
+    def note_running(self, task_ids: Collection[str], tokens: frozenset[str] | None) -> None:
+        """It says in a heartbeat that it runs these tasks; a Tenure worker names all its leases, by their tokens."""
+        since = time.monotonic() - ENDED_SECONDS
+        self._ended = {task_id: at for task_id, at in self._ended.items() if at > since}
+        running = frozenset(task_ids) - self._ended.keys()
+        if self._running != running:
+            self._running = running
+            self._changed.set()
+        if tokens is not None:
+            self._named = tokens
+            self._settle()
+
+    def note_result(self, task_id: str) -> None:
+        """The result of a task came by SubmitResult: its slot is free."""
+        if task_id in self._running:
+            self._running -= {task_id}
+            self._changed.set()
 
     def note_change(self) -> None:
         """Look again: its registration or mode is another."""
@@ -93,6 +115,7 @@ class PushWorker:
                     view = await self._master.store.workers.get(self.worker_id)
                     if view.fields.get("dispatch") != PUSH:
                         return
+                    await self._inherit(view)
                     await self._want(view)
                 except UnknownWorker:
                     return
@@ -104,6 +127,24 @@ class PushWorker:
         finally:
             self._stop_wanting()
             await self._hang_up()
+
+    async def _inherit(self, view: WorkerView) -> None:
+        """Find the leases that it was given before this master served it: some may never have reached it."""
+        instance_id = view.fields.get("instance", "")
+        if self._inherited is None and instance_id:
+            leases = await self._master.census.leases_of(self.worker_id)
+            self._inherited = [lease for lease in leases if lease.instance_id == instance_id]
+            self._settle()
+
+    def _settle(self) -> None:
+        """Give back what it doesn't name: a master that was killed between a claim and its push left that behind."""
+        if self._inherited is None or self._named is None:
+            return
+        unknown = [lease for lease in self._inherited if lease.token not in self._named]
+        self._inherited = []
+        if unknown:
+            log.info("push.settled", worker=self.worker_id, given_back=len(unknown))
+            self._master.spawn(give_back(self._master.store, self.worker_id, unknown))
 
     def _is_heard_of(self) -> bool:
         silence_max = SILENT_TTLS_MAX * self._master.settings.lease_ttl_seconds
@@ -210,6 +251,7 @@ class PushWorker:
                 self._running |= {task_id}
             else:
                 self._running -= {task_id}
+                self._ended[task_id] = time.monotonic()
                 self._pause_seconds = PAUSE_SECONDS_MIN
         finally:
             del self.calls[task_id]

@@ -53,7 +53,7 @@ class Pusher:
         worker = self._workers.get(worker_id)
         if worker is None:
             worker = self._workers[worker_id] = PushWorker(self._master, worker_id, self._holders)
-        worker.note_alive(())
+        worker.note_alive()
         worker.note_change()
 
     def forget(self, worker_id: str) -> None:
@@ -63,13 +63,15 @@ class Pusher:
         if worker is not None:
             self._master.spawn(worker.close())
 
-    async def note_heartbeat(self, worker_id: str, running: Collection[str], *, legacy: bool) -> None:
+    async def note_heartbeat(
+        self, worker_id: str, running: Collection[str], tokens: frozenset[str] | None = None
+    ) -> None:
         """A worker heartbeats here and says what it runs; one that isn't known is looked up, and pushed to if that is
         its way.
 
-        The leases of a worker that can't name tokens live by its heartbeats. One that is pushed to keeps those that it
-        names: what it says nothing of, while no call for it is open here, is lost, and its lease runs out. One that
-        pulls keeps all.
+        The leases of a worker that can't name tokens (``tokens`` is None) live by its heartbeats. One that is pushed to
+        keeps those that it names: what it says nothing of, while no call for it is open here, is lost, and its lease
+        runs out. One that pulls keeps all.
 
         Raises:
             StoreUnavailable: Nothing is known.
@@ -78,14 +80,20 @@ class Pusher:
         if worker is None and worker_id not in self._others:
             worker = await self._take_back(worker_id, running)
         if worker is not None:
-            worker.note_alive(running)
-        if not legacy:
+            worker.note_alive()
+            worker.note_running(running, tokens)
+        if tokens is not None:
             return
         if worker is None:
             await self._master.store.workers.seen_legacy(worker_id)
             return
         strays = [Renewal(task_id, "", 0, worker_id) for task_id in running if task_id not in worker.calls]
         await self._master.store.tasks.renew_all(strays)
+
+    def note_result(self, worker_id: str, task_id: str) -> None:
+        """A Tenure worker has told a result by SubmitResult."""
+        if worker_id in self._workers:
+            self._workers[worker_id].note_result(task_id)
 
     def note_mode(self, worker_id: str) -> None:
         """The worker was drained, cordoned or uncordoned."""

@@ -81,14 +81,14 @@ async def take_outcomes(store: Store, metrics: MasterMetrics, outcomes: Sequence
     return [taken[id(each)] for each in outcomes]
 
 
-async def give_back(store: Store, worker_id: str, grants: Sequence[Grant]) -> None:
+async def give_back(store: Store, worker_id: str, leases: Sequence[Grant | Lease]) -> None:
     """Release leases that never reached their worker: burns nothing.
 
     Raises:
         StoreUnavailable: It was away for long; the leases run out by themselves.
     """
-    for grant in grants:
-        release = Release(grant.task_id, grant.token, worker_id)
+    for lease in leases:
+        release = Release(lease.task_id, lease.token, worker_id)
         await patiently(functools.partial(store.tasks.release, release), GIVE_BACK_SECONDS)
 
 

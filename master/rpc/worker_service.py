@@ -17,7 +17,7 @@ from tenure.master.rpc import session as streams
 from tenure.master.rpc.messages import evaluate_request
 from tenure.master.rpc.outcomes import Taken, end_orphans, take_outcome, verdict_name
 from tenure.master.rpc.patience import patiently
-from tenure.master.rpc.renewals import renew, revocations
+from tenure.master.rpc.renewals import HELD, renew, revocations
 from tenure.master.rpc.sessions import read_hello, superseded
 from tenure.master.rpc.workers import PULL, PUSH, Registration, heartbeat_fields, read_registration
 from tenure.master.store.records import Verdict
@@ -80,10 +80,14 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         if verdict == "SUPERSEDED":
             # A legacy process that shares its id with a newer one must stop; one of ours is told the same way.
             return worker_pb2.HeartbeatResponse(acknowledged=False, should_continue=False)
-        running = {request.current_task_id, *(renewal.task_id for renewal in request.renewals)} - {""}
-        await master.pusher.note_heartbeat(worker_id, running, legacy=not request.instance_id)
-        response = worker_pb2.HeartbeatResponse(acknowledged=True, should_continue=True, drain=mode == "draining")
         renewed = await renew(master.store, master.metrics, request.renewals, worker_id)
+        if request.instance_id:
+            held = [row for row, verdict in renewed if verdict in HELD]
+            tokens = frozenset(row.token for row, _ in renewed)
+            await master.pusher.note_heartbeat(worker_id, {row.task_id for row in held}, tokens)
+        else:
+            await master.pusher.note_heartbeat(worker_id, {request.current_task_id} - {""})
+        response = worker_pb2.HeartbeatResponse(acknowledged=True, should_continue=True, drain=mode == "draining")
         response.revocations.extend(revocations(renewed))
         return response
 
@@ -94,6 +98,8 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         worker_id = ids.check_id(request.worker_id, "worker_id")
         judged = self._judge(request, worker_id)
         taken = await patiently(lambda: self._take(judged), _patience_seconds(context))
+        if request.HasField("outcome"):
+            self._master.pusher.note_result(worker_id, request.task_id)
         if taken.verdict == Verdict.UNKNOWN_TASK:
             raise unknown_task(request.task_id)
         return worker_pb2.ResultResponse(

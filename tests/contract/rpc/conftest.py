@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from morphml_worker import MakeWorker, MorphmlWorker
 from processes import MasterProcess, start_master, wait_for
 from raw_peers import MASTER_SETTINGS, Broker, OpenBroker, OpenSession, RawSession, StartMaster
 
@@ -112,3 +113,19 @@ async def open_session(master: MasterProcess, search: str) -> AsyncIterator[Open
     yield open_one
     for session in opened:
         await session.hang_up()
+
+
+@pytest.fixture
+def make_worker(master: MasterProcess, search: str) -> Iterator[MakeWorker]:
+    """Makes MorphML workers: ``<search>-w<n>`` of the test's master, or ``w`` of another; stopped behind the test."""
+    made: list[MorphmlWorker] = []
+
+    def make(at: MasterProcess | None = None, **arguments: Any) -> MorphmlWorker:
+        worker_id = f"{search}-w{len(made) + 1}" if at is None else "w"
+        worker = MorphmlWorker((at or master).address, worker_id, **arguments)
+        made.append(worker)
+        return worker
+
+    yield make
+    for worker in made:
+        worker.stop()

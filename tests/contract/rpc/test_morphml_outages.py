@@ -6,34 +6,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import morphml
 import pytest
+import redis.asyncio
 from morphml import messages as m
-from morphml_worker import MorphmlWorker
+from morphml_worker import MakeWorker
 from processes import MasterProcess, eventually
 from raw_peers import Broker, OpenBroker, OpenSession, StartMaster
 
-from tenure.proto import tenure_pb2
-
-MakeWorker = Callable[..., MorphmlWorker]
-
-
-@pytest.fixture
-def make_worker() -> Iterator[MakeWorker]:
-    """Makes MorphML workers; stopped behind the test."""
-    made: list[MorphmlWorker] = []
-
-    def make(at: MasterProcess, worker_id: str = "w", **arguments: Any) -> MorphmlWorker:
-        worker = MorphmlWorker(at.address, worker_id, **arguments)
-        made.append(worker)
-        return worker
-
-    yield make
-    for worker in made:
-        worker.stop()
+from tenure.proto import tenure_pb2, worker_pb2
 
 
 async def lease_clock(broker: Broker) -> int:
@@ -109,6 +93,49 @@ async def test_a_result_that_no_master_heard_is_lost_and_the_task_runs_again(
     worker.end(lost)
     found = await broker.until(lost, tenure_pb2.SUCCEEDED)
     assert (found.epoch, found.attempts, found.losses) == (2, 0, 1)
+
+
+async def test_what_a_tenure_worker_does_not_name_goes_back_without_a_loss(
+    own_master: StartMaster, open_broker: OpenBroker, make_worker: MakeWorker
+) -> None:
+    """One that is pushed to names its leases in each heartbeat; the others never reached it."""
+    master = await asyncio.to_thread(own_master)
+    broker = open_broker(master.address)
+    task_ids = await broker.submit("s", 2)
+    worker = make_worker(master)
+    worker.listen()
+    registration = worker_pb2.RegisterRequest(
+        worker_id="w",
+        host="127.0.0.1",
+        port=worker.port,
+        instance_id="i",
+        slots=2,
+        dispatch=worker_pb2.DISPATCH_PUSH,
+    )
+    await broker.workers.RegisterWorker(registration)
+    worker.wait_for_request(2)
+    tasks = {task_id: await broker.task(task_id) for task_id in task_ids}
+    assert {task.state for task in tasks.values()} == {tenure_pb2.LEASED}
+    await asyncio.to_thread(master.kill)
+    worker.end(task_ids[1], submit=False)
+    await asyncio.to_thread(master.restart)
+    broker = open_broker(master.address)
+    kept = worker_pb2.Renewal(task_id=task_ids[0], lease_token=(await _token(master, task_ids[0])), epoch=1)
+    await broker.workers.Heartbeat(worker_pb2.HeartbeatRequest(worker_id="w", instance_id="i", renewals=[kept]))
+    # It holds the one, so one slot is free, and gets the other in it at once.
+    assert worker.wait_for_request(3).task_id == task_ids[1]
+    found = await broker.task(task_ids[1])
+    assert (found.epoch, found.attempts, found.losses) == (2, 0, 0)
+    assert (await broker.task(task_ids[0])).epoch == 1
+    for task_id in task_ids:
+        worker.end(task_id, submit=False)
+    await broker.until(task_ids[1], tenure_pb2.SUCCEEDED)
+
+
+async def _token(master: MasterProcess, task_id: str) -> str:
+    """A lease's token, from the store itself: MorphML's fields don't carry it to the worker."""
+    async with redis.asyncio.Redis(unix_socket_path=str(master.data_dir / "store.sock")) as client:
+        return str((await client.hget(f"tenure:{{0}}:task:{task_id}", "token")).decode())
 
 
 async def test_a_worker_that_died_while_no_master_was_there_loses_its_lease(

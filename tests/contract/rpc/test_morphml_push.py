@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import grpc
 import morphml_worker
 import pytest
-from morphml_worker import Ending, MorphmlWorker
+from morphml_worker import Ending, MakeWorker
 from processes import MasterProcess, eventually
-from raw_peers import Broker, OpenSession
-from tcp_relay import TcpRelay
+from raw_peers import Broker
 
 from tenure.proto import tenure_pb2, worker_pb2
-
-MakeWorker = Callable[..., MorphmlWorker]
-
-
-@pytest.fixture
-def make_worker(master: MasterProcess, search: str) -> Iterator[MakeWorker]:
-    """Makes MorphML workers, by default ``<search>-w<n>`` of the test's master; stopped behind the test."""
-    made: list[MorphmlWorker] = []
-
-    def make(worker_id: str = "", *, at: MasterProcess | None = None, **arguments: Any) -> MorphmlWorker:
-        worker = MorphmlWorker((at or master).address, worker_id or f"{search}-w{len(made) + 1}", **arguments)
-        made.append(worker)
-        return worker
-
-    yield make
-    for worker in made:
-        worker.stop()
 
 
 async def test_evaluate_is_pushed_one_at_a_time(make_worker: MakeWorker, broker: Broker, search: str) -> None:
@@ -122,22 +99,6 @@ async def test_the_unpatched_morphml_is_explained(make_worker: MakeWorker, broke
     assert "MorphML 1.0" in found.failure.message
 
 
-async def test_it_may_register_before_it_listens(
-    make_worker: MakeWorker, broker: Broker, search: str, master: MasterProcess
-) -> None:
-    (task_id,) = await broker.submit(search)
-    worker = make_worker()
-    worker.register()
-    await eventually(lambda: master.logged("push.unreachable", worker=worker.worker_id))
-    # Nothing was claimed for it meanwhile.
-    assert (await broker.task(task_id)).state == tenure_pb2.QUEUED
-    worker.listen()
-    worker.wait_for_request(1)
-    worker.end(task_id)
-    found = await broker.until(task_id, tenure_pb2.SUCCEEDED)
-    assert (found.attempts, found.losses, found.epoch) == (0, 0, 1)
-
-
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "", "127.0.0.1"])
 async def test_it_is_reached_by_its_peers_address_if_its_host_is_unresolvable(
     make_worker: MakeWorker, broker: Broker, search: str, host: str
@@ -147,24 +108,6 @@ async def test_it_is_reached_by_its_peers_address_if_its_host_is_unresolvable(
     assert worker.wait_for_request(1).task_id == task_id
     worker.end(task_id)
     await broker.until(task_id, tenure_pb2.SUCCEEDED)
-
-
-async def test_a_worker_that_stopped_listening_costs_nothing(
-    make_worker: MakeWorker, broker: Broker, search: str
-) -> None:
-    """Its port refuses: nothing is claimed for it, and when it is back it is served again."""
-    worker = make_worker().start()
-    (task_id,) = await broker.submit(search)
-    worker.wait_for_request(1)
-    worker.end(task_id)
-    worker.stop_listening()
-    (second,) = await broker.submit(search)
-    worker.heartbeat()
-    worker.listen()
-    worker.wait_for_request(2)
-    worker.end(second)
-    found = await broker.until(second, tenure_pb2.SUCCEEDED)
-    assert (found.attempts, found.losses) == (0, 0)
 
 
 async def test_a_worker_whose_slots_are_taken_costs_nothing(
@@ -178,73 +121,6 @@ async def test_a_worker_whose_slots_are_taken_costs_nothing(
     worker.end(task_id)
     found = await broker.until(task_id, tenure_pb2.SUCCEEDED)
     assert (found.attempts, found.losses, found.epoch) == (0, 0, 2)
-
-
-async def test_a_worker_killed_under_its_evaluation_is_a_loss_and_the_task_runs_elsewhere(
-    broker: Broker, search: str, master: MasterProcess, open_session: OpenSession
-) -> None:
-    (task_id,) = await broker.submit(search)
-    victim = await asyncio.create_subprocess_exec(
-        sys.executable, morphml_worker.__file__, master.address, f"{search}-victim", stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert victim.stdout is not None
-        assert await victim.stdout.readline() == f"evaluate {task_id}\n".encode()
-    finally:
-        victim.kill()
-        await victim.communicate()
-    heir = await open_session(want=1)
-    task = await heir.hear_task()
-    assert (task.task_id, task.epoch) == (task_id, 2)
-    found = await broker.task(task_id)
-    assert (found.attempts, found.losses) == (0, 1)
-    (record,) = found.attempt_records
-    assert (record.outcome, record.error_class, record.worker_id) == ("loss", "WorkerLost", f"{search}-victim")
-    await heir.end(task)
-
-
-async def test_a_call_that_broke_is_no_loss_while_the_worker_says_that_it_runs_the_task(
-    make_worker: MakeWorker, broker: Broker, search: str, master: MasterProcess
-) -> None:
-    (task_id,) = await broker.submit(search)
-    worker = make_worker()
-    worker.listen()
-    async with TcpRelay(worker.port) as relay:
-        worker.port = relay.port
-        worker.register()
-        await asyncio.to_thread(worker.wait_for_request, 1)
-        await relay.cut()
-        await eventually(lambda: master.logged("push.broke", worker=worker.worker_id))
-        await asyncio.to_thread(worker.heartbeat)
-        await asyncio.to_thread(worker.end, task_id)
-        found = await broker.until(task_id, tenure_pb2.SUCCEEDED)
-        assert (found.attempts, found.losses, found.epoch) == (0, 0, 1)
-        # It is pushed to again.
-        (second,) = await broker.submit(search)
-        assert (await asyncio.to_thread(worker.wait_for_request, 2)).task_id == second
-        await asyncio.to_thread(worker.end, second)
-        await broker.until(second, tenure_pb2.SUCCEEDED)
-
-
-async def test_a_call_that_broke_and_whose_result_nobody_heard_is_a_loss(
-    make_worker: MakeWorker, broker: Broker, search: str, master: MasterProcess
-) -> None:
-    (task_id,) = await broker.submit(search)
-    worker = make_worker()
-    worker.listen()
-    async with TcpRelay(worker.port) as relay:
-        worker.port = relay.port
-        worker.register()
-        await asyncio.to_thread(worker.wait_for_request, 1)
-        await relay.cut()
-        await eventually(lambda: master.logged("push.broke", worker=worker.worker_id))
-        await asyncio.to_thread(worker.end, task_id, submit=False)
-        await asyncio.to_thread(worker.wait_for_request, 2)
-        found = await broker.task(task_id)
-        assert (found.attempts, found.losses, found.epoch) == (0, 1, 2)
-        assert found.attempt_records[0].error_class == "ResultLost"
-        await asyncio.to_thread(worker.end, task_id)
-        await broker.until(task_id, tenure_pb2.SUCCEEDED)
 
 
 async def test_cancel_task_is_called_and_a_late_result_does_no_harm(

@@ -1,0 +1,69 @@
+"""A real Tenure worker that is pushed to (``--dispatch push``) by a real master: the same promises as on a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from processes import eventually
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """A master; workers are added by the test."""
+    made = await asyncio.to_thread(Cluster, tmp_path)
+    try:
+        yield made
+    finally:
+        await made.destroy()
+
+
+async def test_every_slot_is_used_and_a_killed_master_costs_nothing(cluster: Cluster) -> None:
+    await cluster.add_worker("pushed", dispatch="push", slots=2)
+    task_ids = await cluster.submit("s", [str(n) for n in range(12)], {"steps": "4", "seconds": "0.5"})
+    await eventually(lambda: len(cluster.journal("end")) >= 3)
+    await asyncio.to_thread(cluster.master.kill)
+    # What ran goes on, ends, and waits on the worker's disk.
+    await asyncio.sleep(1)
+    await asyncio.to_thread(cluster.master.restart)
+    await cluster.all_ended("s")
+    records = await cluster.records(task_ids)
+    assert {record.state for record in records.values()} == {"SUCCEEDED"}
+    assert cluster.starts() == dict.fromkeys(task_ids, 1), cluster.explain()
+    # What was claimed and never reached the worker went back: another epoch, no budget.
+    assert {(record.attempts, record.losses) for record in records.values()} == {(0, 0)}
+    assert await cluster.fsck() == []
+    running = most = 0
+    for line in cluster.journal():
+        running += {"start": 1, "end": -1}.get(line["event"], 0)
+        most = max(most, running)
+    assert most == 2
+
+
+async def test_a_cancel_stops_the_evaluation(cluster: Cluster) -> None:
+    await cluster.add_worker("pushed", dispatch="push")
+    (task_id,) = await cluster.submit("s", ["long"], {"steps": "600", "seconds": "60"})
+    await eventually(lambda: cluster.journal("step"))
+    await asyncio.to_thread(cluster.client.cancel_tasks, [task_id])
+    await cluster.all_ended("s")
+    record = (await cluster.records([task_id]))[task_id]
+    assert (record.state, record.attempts, record.losses) == ("CANCELLED", 0, 0)
+    # Its slot is free again.
+    (second,) = await cluster.submit("s", ["short"], {"steps": "1", "seconds": "0.1"})
+    await cluster.all_ended("s")
+    assert (await cluster.records([second]))[second].state == "SUCCEEDED"
+
+
+async def test_a_killed_pushed_worker_is_a_loss_and_its_successor_goes_on(cluster: Cluster) -> None:
+    victim = await cluster.add_worker("pushed", dispatch="push")
+    (task_id,) = await cluster.submit("s", ["long"], {"steps": "40", "seconds": "4", "checkpoint": "2"})
+    await eventually(lambda: any(line["step"] >= 6 for line in cluster.journal("step")))
+    await victim.destroy()
+    await cluster.add_worker("heir")
+    await cluster.all_ended("s")
+    record = (await cluster.records([task_id]))[task_id]
+    assert (record.state, record.attempts, record.losses, record.worker_id) == ("SUCCEEDED", 0, 1, "heir")
+    assert cluster.starts()[task_id] == 2
