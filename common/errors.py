@@ -22,6 +22,7 @@
     ├── StartupError                a process can't start: the message says what to change
     │   ├── AddressInUse
     │   ├── DataDirectoryInUse
+    │   ├── WorkDirectoryInUse
     │   └── InvalidSetting
     ├── CheckpointError
     │   └── CorruptCheckpoint
@@ -225,6 +226,12 @@ class DataDirectoryInUse(StartupError):
     """Another master runs on this data directory."""
 
     code = "DATA_DIRECTORY_IN_USE"
+
+
+class WorkDirectoryInUse(StartupError):
+    """Another worker runs in this work directory."""
+
+    code = "WORK_DIRECTORY_IN_USE"
 
 
 class InvalidSetting(StartupError):

@@ -15,6 +15,7 @@ from tenure import __version__
 from tenure.common.addresses import Address
 from tenure.common.endpoint import HttpEndpoint
 from tenure.common.errors import AddressInUse, TenureError
+from tenure.common.exits import ExitCode, exit_code_of
 from tenure.common.logs import configure_logs
 from tenure.master.master import Master
 from tenure.master.metrics import MasterMetrics
@@ -23,7 +24,6 @@ from tenure.master.store import StoreOptions, open_store
 
 log = structlog.get_logger()
 
-EXIT_OK, EXIT_CRASHED, EXIT_REFUSED = 0, 1, 2
 HTTP_PORTS_TRIED = 100
 
 
@@ -31,14 +31,15 @@ def run(settings: MasterSettings) -> int:
     """Run a master until SIGTERM or SIGINT.
 
     Returns:
-        0 stopped, 1 crashed, 2 could not start (the reason is on stderr).
+        The process's exit code, see common/exits.py: 0 stopped, 70 crashed, else that of the error that kept it from
+        starting, which is one line on stderr.
     """
     configure_logs("master", settings.log_format, settings.log_level)
     try:
         return asyncio.run(_run(settings))
     except TenureError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for the person who typed the command
-        return EXIT_REFUSED
+        return exit_code_of(error)
 
 
 async def _run(settings: MasterSettings) -> int:
@@ -69,7 +70,7 @@ async def _run(settings: MasterSettings) -> int:
         died = asyncio.create_task(master.died.wait())
         await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
         log.info("master.stopping", crashed=died.done())
-        return EXIT_CRASHED if died.done() else EXIT_OK
+        return ExitCode.INTERNAL if died.done() else ExitCode.OK
     finally:
         await master.stop()
         if endpoint is not None:

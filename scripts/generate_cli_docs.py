@@ -17,7 +17,7 @@ from typing import Any
 import typer.main
 
 from tenure.client.cli.app import app
-from tenure.client.cli.exits import EXIT_CODE_MEANING
+from tenure.common.exits import EXIT_CODE_MEANING
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 

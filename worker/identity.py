@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from tenure.common import ids, paths
-from tenure.common.errors import InvalidInput, InvalidSetting
+from tenure.common.errors import InvalidInput, InvalidSetting, WorkDirectoryInUse
 from tenure.worker.settings import WorkerSettings
 
 _LETTERS = "abcdefghjkmnpqrstvwxyz23456789"
@@ -58,14 +58,15 @@ def claim_identity(settings: WorkerSettings, patience_seconds: float = _PATIENCE
     """The identity that ``settings`` ask for.
 
     Raises:
-        InvalidSetting: The work directory can't be made or written, or another worker runs in it.
+        InvalidSetting: The work directory can't be made or written.
+        WorkDirectoryInUse: Another worker runs in it.
     """
     if settings.work_dir is None and not settings.worker_id:
         return _claim_any(paths.worker_dir("x").parent)
     work_dir = settings.work_dir or paths.worker_dir(settings.worker_id)
     lock = _lock(work_dir, patience_seconds)
     if lock is None:
-        raise InvalidSetting(
+        raise WorkDirectoryInUse(
             "another worker runs in this directory",
             field="work_dir",
             given=str(work_dir),

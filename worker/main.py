@@ -9,10 +9,11 @@ import sys
 import structlog
 
 from tenure.common.errors import StartupError
+from tenure.common.exits import ExitCode, exit_code_of
 from tenure.common.logs import configure_logs
 from tenure.worker.identity import Identity, claim_identity
 from tenure.worker.settings import WorkerSettings, load_settings
-from tenure.worker.supervisor import ExitCode, Supervisor
+from tenure.worker.supervisor import Supervisor
 
 log = structlog.get_logger()
 
@@ -24,9 +25,9 @@ def run(settings: WorkerSettings) -> int:
     ``drain_grace_seconds``. A second one kills. SIGHUP does nothing.
 
     Returns:
-        The process's exit code: 0 drained or shut down, 1 crashed or killed by a second signal, 2 settings that
-        can't work or a master that refuses this worker, 3 superseded by a newer process with this worker's id.
-        What led to 1, 2 or 3 is in the log.
+        The process's exit code, see common/exits.py: 0 drained or shut down, 1 a drain cut short by a second signal,
+        5 a master that refuses this worker, 7 superseded by a newer process with this worker's id, 70 crashed, else
+        that of the error that kept it from starting, which is one line on stderr beside the log's.
     """
     configure_logs("worker", settings.log_format, settings.log_level)
     try:
@@ -42,10 +43,11 @@ def run(settings: WorkerSettings) -> int:
             error=error.message,
             remedy=error.expected,
         )
-        return int(ExitCode.REFUSED)
+        sys.stderr.write(f"error: {error}\n")
+        return exit_code_of(error)
     except Exception:
         log.exception("worker.crashed")
-        return int(ExitCode.CRASHED)
+        return ExitCode.INTERNAL
 
 
 async def _run(settings: WorkerSettings, identity: Identity) -> ExitCode:
@@ -63,6 +65,6 @@ def main() -> int:
     try:
         settings = load_settings()
     except StartupError as error:
-        sys.stderr.write(f"tenure worker: {error}\n")
-        return int(ExitCode.REFUSED)
+        sys.stderr.write(f"error: {error}\n")
+        return exit_code_of(error)
     return run(settings)

@@ -16,6 +16,7 @@ import structlog
 
 from tenure import __version__
 from tenure.common.errors import InvalidSetting
+from tenure.common.exits import ExitCode
 from tenure.proto import worker_pb2
 from tenure.worker.executor_process import executor_environment
 from tenure.worker.holdings import Holdings
@@ -40,19 +41,6 @@ log = structlog.get_logger()
 _STOPPING_SHARE = 0.8
 _KILL_SECONDS = 5.0
 _GOODBYE_SECONDS = 3.0
-
-
-class ExitCode(enum.IntEnum):
-    """What the process ends with."""
-
-    ENDED = 0
-    """Drained, or shut down by request."""
-    CRASHED = 1
-    """A bug, or a second signal that cut the drain short."""
-    REFUSED = 2
-    """Settings that can't work here, or a master that will not have this worker."""
-    SUPERSEDED = 3
-    """A newer process has this worker's id."""
 
 
 class Leaving(enum.IntEnum):
@@ -134,7 +122,7 @@ class Supervisor:
         """
         try:
             if not await self._unless(Leaving.FINISH, self._start()):
-                return ExitCode.ENDED
+                return ExitCode.OK
             return await self._serve()
         finally:
             await self._take_down()
@@ -270,7 +258,7 @@ class Supervisor:
                 await asyncio.wait_for(self._link.leave("drained"), _GOODBYE_SECONDS)
         killed = self._leaving is Leaving.KILL
         log.info("worker.left", killed=killed)
-        return ExitCode.CRASHED if killed else ExitCode.ENDED
+        return ExitCode.NO if killed else ExitCode.OK
 
     async def _take_down(self) -> None:
         """Whatever is there: tasks, executors, servers, files."""

@@ -15,9 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     What a command printed is on stdout; errors and progress are on stderr.
     """
     from tenure.client.cli.app import app
-    from tenure.client.cli.exits import ExitCode, exit_code_of
     from tenure.client.cli.output import print_error
     from tenure.common.errors import TenureError
+    from tenure.common.exits import ExitCode, exit_code_of
 
     try:
         app(args=None if argv is None else list(argv), prog_name="tenure")

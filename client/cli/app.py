@@ -8,12 +8,12 @@ import typer
 
 from tenure.client.cli import searches, tasks, workers
 from tenure.client.cli.demo import demo
-from tenure.client.cli.exits import exit_code_help
 from tenure.client.cli.fsck import fsck
 from tenure.client.cli.master import master
 from tenure.client.cli.stats import stats
 from tenure.client.cli.version import version
 from tenure.client.cli.worker import worker
+from tenure.common.exits import exit_code_help
 
 _HELP = f"""A fault-tolerant, persistent task broker for long-running machine-learning searches.
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from tenure.client.broker_records import FsckReport
-from tenure.client.cli.exits import ExitCode
 from tenure.client.cli.options import TIMEOUT_SECONDS, MasterOption, OutputOption, TimeoutOption, connect
 from tenure.client.cli.output import OutputFormat, print_json, print_note, print_pairs
+from tenure.common.exits import ExitCode
 
 
 def fsck(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenure.client.cli.exits import ExitCode
 from tenure.client.cli.options import (
     TIMEOUT_SECONDS,
     MasterOption,
@@ -26,6 +25,7 @@ from tenure.client.cli.output import (
     print_table,
     span,
 )
+from tenure.common.exits import ExitCode
 from tenure.common.states import TaskState
 
 if TYPE_CHECKING:

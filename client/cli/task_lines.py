@@ -95,7 +95,12 @@ def _parse(line: bytes) -> TaskSpec:
         parsed: Any = json.loads(line.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"is not UTF-8 (byte {error.start})", expected="write the file as UTF-8") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise InvalidInput(
+            "is nested too deeply",
+            expected=f"an architecture has at most {limits.ARCHITECTURE_DEPTH_MAX} levels",
+        ) from None
+    except ValueError as error:
         raise InvalidInput(
             f"is not JSON: {error}",
             given=line.decode("utf-8").strip(),

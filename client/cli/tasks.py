@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenure.client.cli.exits import ExitCode
 from tenure.client.cli.options import (
     TIMEOUT_SECONDS,
     MasterOption,
@@ -21,6 +20,7 @@ from tenure.client.cli.options import (
 )
 from tenure.client.cli.output import OutputFormat, ago, print_json, print_json_array, print_note, print_table
 from tenure.common.errors import InvalidInput
+from tenure.common.exits import ExitCode
 from tenure.common.states import TaskState
 
 if TYPE_CHECKING:

@@ -312,8 +312,10 @@ def _is_our_server(pid: int, data: DataDirectory) -> bool:
 def _start_failure(data_dir: Path, log_path: Path, log_start: int, status: int) -> StartupError:
     log_bytes = log_path.read_bytes()[log_start:] if log_path.exists() else b""
     lines = log_bytes[-4000:].decode("utf-8", "replace").splitlines()
-    telling = [line for line in lines if " # " in line or "rror" in line or "ad file format" in line] or lines
-    reason = " / ".join(line.partition(" # ")[2] or line for line in telling[-3:])
+    damage = [line for line in lines if "ad file format" in line or "Unexpected end of file" in line]
+    telling = damage or [line for line in lines if " # " in line or "rror" in line] or lines
+    # The server's own advice (its checker, run by hand) would stand beside ours, which keeps a copy first.
+    reason = " / ".join((line.partition(" # ")[2] or line).partition(": make a backup")[0] for line in telling[-3:])
     if "ad file format" in reason or "Unexpected end of file" in reason or "aof" in reason.lower():
         return StartupError(
             f"the append-only file is damaged: {reason}",

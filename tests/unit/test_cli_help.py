@@ -15,8 +15,8 @@ from pydantic_settings import BaseSettings
 
 import tenure
 from tenure.client.cli.app import app
-from tenure.client.cli.exits import EXIT_CODE_MEANING, ExitCode, exit_code_of
 from tenure.common.errors import ERRORS_BY_CODE
+from tenure.common.exits import EXIT_CODE_MEANING, ExitCode, exit_code_of
 from tenure.master.settings import MasterSettings
 from tenure.worker.settings import WorkerSettings
 

@@ -146,3 +146,9 @@ def test_a_line_beyond_the_limit_is_refused_and_the_next_one_read() -> None:
     assert isinstance(tasks[0], BadLine)
     assert "too long" in str(tasks[0].error)
     assert isinstance(tasks[1], TaskSpec)
+
+
+def test_what_is_nested_too_deeply_is_said_to_be() -> None:
+    deep = "[" * 200_000 + "]" * 200_000
+    error = bad(f'{{"architecture": {deep}}}')
+    assert "nested too deeply" in error.message

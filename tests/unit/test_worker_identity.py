@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tenure.common.errors import InvalidSetting
+from tenure.common.errors import InvalidSetting, WorkDirectoryInUse
 from tenure.worker.identity import claim_identity, host_name
 from tenure.worker.settings import load_settings
 
@@ -32,7 +32,7 @@ def test_a_directory_serves_one_worker_at_a_time(home: Path) -> None:
     settings = load_settings(worker_id="gpu-1")
     with claim_identity(settings) as identity:
         assert identity.work_dir == home / "workers" / "gpu-1"
-        with pytest.raises(InvalidSetting, match="another worker runs in this directory") as caught:
+        with pytest.raises(WorkDirectoryInUse, match="another worker runs in this directory") as caught:
             claim_identity(settings, patience_seconds=0)
         assert caught.value.field == "work_dir"
     claim_identity(settings, patience_seconds=0).release()

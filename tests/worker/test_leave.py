@@ -12,6 +12,7 @@ import pytest
 from scripted_master import ScriptedMaster, make_task
 from worker_process import WorkerProcess, eventually, is_alive
 
+from tenure.common.exits import ExitCode
 from tenure.proto import worker_pb2 as pb
 
 
@@ -134,7 +135,7 @@ async def test_an_older_process_of_one_worker_id_stops_and_exits(master: Scripte
     master.refuse_sessions = grpc.StatusCode.ABORTED
     await master.vanish()
     await master.start()
-    assert await worker.wait() == 3
+    assert await worker.wait() == ExitCode.SUPERSEDED
     await worker.journaled("stopped")
     assert master.heard.outcomes == []
 
@@ -147,7 +148,7 @@ async def test_a_master_that_refuses_the_worker_ends_it(
 ) -> None:
     master.refuse_sessions = code
     await worker.spawn(master.address)
-    assert await worker.wait() == 2
+    assert await worker.wait() == ExitCode.REFUSED
     assert code.name in worker.log_lines("worker.refused")[0]["error"]
 
 
@@ -183,18 +184,24 @@ async def test_what_cannot_work_is_refused_with_its_name_and_the_remedy(
             ({"work_dir": "/proc/nothing"}, "work_dir", "can't be written"),
         ):
             await worker.spawn(master.address, **settings)
-            assert await worker.wait() == 2, settings
+            code = ExitCode.REFUSED if field in ("listen", "http") else ExitCode.USAGE
+            assert await worker.wait() == code, settings
+            (told,) = [line for line in worker.log_text().splitlines() if line.startswith("error: ")]
+            assert told.startswith(f"error: {field}: ")
+            if "no_such_module" in str(settings):
+                assert "Traceback" not in worker.log_text()
             line = worker.log_lines("worker.refused")[-1]
             assert line["field"] == field
             assert said in line["error"]
             assert line["remedy"]
+            worker.log_path.unlink()
     assert master.heard.hellos == []
     assert not worker.executors()
 
 
 async def test_a_setting_that_is_no_value_is_refused_before_anything_starts(worker: WorkerProcess) -> None:
     await worker.spawn("127.0.0.1:1", slots="many")
-    assert await worker.wait() == 2
+    assert await worker.wait() == ExitCode.USAGE
     assert "slots: input should be a valid integer" in worker.log_text()
 
 
@@ -222,7 +229,7 @@ async def test_two_workers_of_one_directory_are_refused(
     second = WorkerProcess(tmp_path, "second")
     try:
         await second.spawn(master.address, work_dir=worker.work_dir)
-        assert await second.wait() == 2
+        assert await second.wait() == ExitCode.REFUSED
         assert "another worker runs in this directory" in second.log_text()
     finally:
         await second.destroy()

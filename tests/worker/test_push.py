@@ -19,6 +19,7 @@ from scripted_master import ScriptedMaster, make_task
 from worker_process import WorkerProcess, eventually, is_alive
 
 from tenure.common.errors import ERROR_METADATA_KEY, TenureError
+from tenure.common.exits import ExitCode
 from tenure.proto import worker_pb2 as pb
 from tenure.proto import worker_pb2_grpc
 
@@ -159,7 +160,7 @@ async def test_legacy_a_refused_registration_ends_the_worker(
 ) -> None:
     legacy_master.registers = False
     await worker.spawn(legacy_master.address, dispatch="push")
-    assert await worker.wait() == 2
+    assert await worker.wait() == ExitCode.REFUSED
     assert "as the script says" in worker.log_lines("worker.refused")[0]["error"]
 
 
@@ -316,5 +317,5 @@ async def test_a_tenure_master_ends_the_older_process_of_a_worker_id(
     legacy_master.version = "0.1.0"
     legacy_master.acknowledges = legacy_master.should_continue = False
     await worker.spawn(legacy_master.address, dispatch="push")
-    assert await worker.wait() == 3
+    assert await worker.wait() == ExitCode.SUPERSEDED
     assert len(legacy_master.heard.registrations) == 1, "it doesn't fight for the id"

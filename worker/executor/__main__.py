@@ -102,7 +102,9 @@ class _Executor:
             if not callable(evaluator):
                 raise TypeError(f"{self._arguments.evaluator} is {type(evaluator).__name__}, not a function")
         except BaseException as error:  # noqa: BLE001 - translated: the supervisor refuses the setting with it
-            traceback.print_exc()
+            if not _is_absent(error, module_name):
+                # Where in the user's module it went wrong. Of a module that isn't there importlib's frames say nothing.
+                traceback.print_exc()
             self._outbox.send({"type": "refused", "error": f"{type(error).__name__}: {error}"})
             return False
         self._evaluator = evaluator
@@ -145,6 +147,13 @@ class _Executor:
         except PipeBroken:
             # Without a supervisor nobody holds the lease. The watchdog does this when the GIL is held.
             os.killpg(0, signal.SIGKILL)
+
+
+def _is_absent(error: BaseException, module_name: str) -> bool:
+    """Whether the module itself, or a package it stands in, is what could not be found."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return False
+    return module_name == error.name or module_name.startswith(f"{error.name}.")
 
 
 def _clear_leftovers() -> int:

@@ -22,6 +22,7 @@ from raw_peers import Broker, OpenSession, StartMaster
 from store_server import StoreServer
 
 from tenure.common.errors import InvalidSetting
+from tenure.common.exits import ExitCode
 from tenure.master.metrics import MasterMetrics
 from tenure.master.settings import load_settings
 from tenure.proto import worker_pb2
@@ -39,12 +40,12 @@ def taken_port() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def refused_start(folder: Path, **settings: Any) -> str:
-    """What a start that must fail says on stderr, for people; its exit code must be 2."""
+def refused_start(folder: Path, code: ExitCode = ExitCode.REFUSED, **settings: Any) -> str:
+    """What a start that must fail says on stderr, for people; its exit code must be ``code``."""
     process = make_master(folder, **settings)
     try:
         process.spawn()
-        assert process.wait() == 2, process.log_text()
+        assert process.wait() == code, process.log_text()
     finally:
         process.remove()
     (line,) = [line for line in process.log_text().splitlines() if line.startswith("error: ")]
@@ -257,13 +258,13 @@ def test_bad_settings(settings: dict[str, Any], field: str, given: str) -> None:
     [("listen", "nonsense"), ("store", "postgres://x"), ("store", "redis://127.0.0.1:not-a-port")],
 )
 def test_a_start_with_a_bad_setting(tmp_path: Path, field: str, given: str) -> None:
-    message = refused_start(tmp_path / "m", **{field: given})
+    message = refused_start(tmp_path / "m", ExitCode.USAGE, **{field: given})
     assert message.startswith(f"{field}: ")
     assert given in message
 
 
 def test_a_store_that_nobody_serves(tmp_path: Path) -> None:
-    message = refused_start(tmp_path / "m", store=f"unix://{tmp_path}/nothing.sock")
+    message = refused_start(tmp_path / "m", ExitCode.UNAVAILABLE, store=f"unix://{tmp_path}/nothing.sock")
     assert message.startswith("store: does not answer")
     assert "nothing.sock" in message
     assert "start the server" in message

@@ -1,4 +1,4 @@
-"""The exit codes of ``tenure``: one place, from which the help and docs/cli.md are made."""
+"""The exit codes of every Tenure process: one place, from which the help and docs/cli.md are made."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ class ExitCode(enum.IntEnum):
     NOT_FOUND = 4
     REFUSED = 5
     TIMED_OUT = 6
+    SUPERSEDED = 7
     INTERNAL = 70
     INTERRUPTED = 130
 
 
 EXIT_CODE_MEANING: dict[ExitCode, str] = {
     ExitCode.OK: "done, and the answer is yes",
-    ExitCode.NO: "done, but the answer is no: tasks FAILED, violations found, a promise of the demo broke",
+    ExitCode.NO: "done, but the answer is no: tasks FAILED, violations found, a promise broke, a drain was cut short",
     ExitCode.USAGE: "bad usage, input or setting; nothing was changed",
     ExitCode.UNAVAILABLE: "no master or store answers, or it is overloaded; trying again is safe",
     ExitCode.NOT_FOUND: "no such task, search or worker",
     ExitCode.REFUSED: "the state of things forbids it: wrong state, port or data directory in use, unsuitable store",
     ExitCode.TIMED_OUT: "what was waited for did not happen in time",
+    ExitCode.SUPERSEDED: "a newer worker process has this worker's id; starting this one again would end that one",
     ExitCode.INTERNAL: "an error inside Tenure",
     ExitCode.INTERRUPTED: "stopped by Ctrl-C",
 }
