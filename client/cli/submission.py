@@ -73,6 +73,8 @@ def _check(stream: BinaryIO, architecture_format: str) -> int:
     if bad:
         more = f", the first {_BAD_LINES_SHOWN_MAX} are told above" if bad > _BAD_LINES_SHOWN_MAX else ""
         raise InvalidInput(f"{bad} of {total} lines can't be right{more}; nothing was submitted", field="FILE")
+    if total == 0:
+        print_note("there is no task in it: what wrote it may have failed")
     return total
 
 

@@ -86,7 +86,9 @@ class TestSubmit:
         assert "50 of 50 lines" in said.err
 
     def test_an_empty_file_is_no_task(self, tenure: CommandLine, search: str) -> None:
-        assert "submitted 0 tasks" in tenure("tasks", "submit", "--search", search, "-").out
+        said = tenure("tasks", "submit", "--search", search, "-")
+        assert "submitted 0 tasks" in said.out
+        assert "there is no task in it" in said.err
 
     def test_a_pipe_is_read_twice_all_the_same(self, tenure: CommandLine, search: str) -> None:
         read_end, write_end = os.pipe()

@@ -55,6 +55,7 @@ async def test_every_fate_of_an_evaluation_is_reported_as_what_it_is(
     assert "Fatal Python error: Segmentation fault" in outcomes["segfault"].log_tail
     assert "as asked" in outcomes["error"].log_tail
     assert "Traceback" in outcomes["error"].log_tail
+    assert "Traceback" not in outcomes["invalid_architecture"].log_tail
     pids = [line["pid"] for line in worker.journal("start")]
     assert "broke the protocol" in outcomes["garbage"].error_message
     # memory, exit, kill, segfault and garbage cost the executor; everything else leaves it warm.

@@ -129,7 +129,8 @@ def _failure(run: int, error: BaseException) -> Message:
         "run": run,
         "error_class": type(error).__qualname__,
         "message": message,
-        "traceback": _traceback_of(error),
+        # Bad input says by itself which field is wrong; where in Tenure that was noticed helps nobody.
+        "traceback": "" if isinstance(error, InvalidInput) else _traceback_of(error),
         "retryable": _is_retryable(error),
         "out_of_memory": out_of_memory,
         "replace": "out_of_memory"
