@@ -117,7 +117,11 @@ class DataDirectory:
         if len(os.fsencode(usual)) <= SOCKET_PATH_BYTES_MAX:
             return usual
         tag = hashlib.sha256(os.fsencode(usual)).hexdigest()[:16]
-        short = Path(tempfile.gettempdir()) / f"tenure-{os.getuid()}-{tag}"
+        # TMPDIR may be a long path itself.
+        for directory in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR") or "/tmp", "/tmp"):
+            short = Path(directory).absolute() / f"tenure-{os.getuid()}-{tag}"
+            if len(os.fsencode(short / "store.sock")) <= SOCKET_PATH_BYTES_MAX and os.access(directory, os.W_OK):
+                break
         short.mkdir(mode=0o700, exist_ok=True)
         if short.stat().st_uid != os.getuid():
             raise StartupError("belongs to somebody else", field="socket directory", given=str(short))

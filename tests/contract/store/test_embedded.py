@@ -126,6 +126,17 @@ class TestLife:
         assert await add(store, "a") == ids
         await store.close()
 
+    async def test_a_temporary_directory_with_a_long_path_does_not_matter(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / ("x" * 100)
+        folder.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        store = await start(folder / "data")
+        assert store.embedded is not None
+        assert not Path(store.embedded.url.removeprefix("unix://")).is_relative_to(tmp_path)
+        await store.close()
+
 
 class TestDeath:
     async def test_a_killed_server_is_started_again_with_its_data(self, tmp_path: Path) -> None:
