@@ -1,6 +1,7 @@
 # Tenure's front door. Needs Python 3.11 or newer and make; everything else is installed into .venv by itself.
 #
 #   make test TESTS=tests/unit ARGS="-x -k lease"    these tests only, with these pytest arguments
+#   make chaos SEEDS=50                              a table of faults and recoveries (docs/chaos.md)
 #   make demo ARGS="--trials 12 --no-chaos"          arguments of `tenure demo`
 #   make setup PYTHON=python3.13                     another Python than the first found
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup    torch without CUDA: 2 GB less
@@ -42,8 +43,9 @@ docs: setup ## regenerate the pages that are made from tables in the code
 compat: setup ## the protocol and the package on the oldest, newest and middle versions of what they need
 	@$(BIN)/pytest -m compat tests/compat $(ARGS)
 
-chaos: setup ## every fault-injection test, the long ones too
-	@$(BIN)/pytest -m chaos $(ARGS)
+chaos: setup ## every fault-injection test, the long ones too; SEEDS=50 or 7-9 (MINUTES=… FAULTS=…): that many seeds of chaos
+	@$(if $(SEEDS),PYTHONPATH=tests $(BIN)/python -P -m chaos_suite --seeds $(SEEDS) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(FAULTS),--faults $(FAULTS)) $(ARGS),$(BIN)/pytest -m chaos $(ARGS))
 
 bench: setup ## measure Tenure (BENCH=bench/… only that one, ARGS=… for it)
 	@for script in $(or $(BENCH),$(wildcard bench/*.py)); do $(BIN)/python "$$script" $(ARGS) || exit 1; done

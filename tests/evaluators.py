@@ -15,21 +15,24 @@ by the task's ``config.extra`` (all values are text):
 ``report``         ``0``: report no progress
 ``ignore_stop``    ``1``: never look at ``should_stop``
 ``fitness``        what an ``ok`` run returns (default: 0.5)
+``training``       seed of a :class:`pure_training.PureTraining` that each step is a step of: it is part of checkpoints,
+                   and its fitness is what an ``ok`` run returns
 =================  =====================================================================================
 
 Fates: ``ok``; ``error`` (raises RuntimeError); ``fatal`` (raises an error that must not be retried);
-``invalid_architecture``; ``memory`` (MemoryError); ``exit`` (``os._exit(7)``); ``sys_exit``; ``kill``
-(SIGKILL to itself); ``segfault`` (a real one); ``hang`` (sleeps for ever, deaf to ``should_stop``);
-``gil`` (holds the GIL for ``seconds``, in one call; the steps then take no time); ``nan`` (returns a NaN
-fitness); ``nan_loss`` (a finite fitness beside a NaN ``val_loss``); ``text`` (returns a text as metric);
-``nothing`` (returns None); ``flood`` (prints 4 MiB, then is ``ok``); ``orphan`` (starts a grandchild that
-would outlive it, journals its pid as ``orphan``, then hangs); ``unprintable`` (raises an error whose text
-can't be made); ``garbage`` (writes nonsense into the pipe to its supervisor, then hangs); ``surrogates`` (returns
-texts that are no UTF-8).
+``invalid_architecture``; ``memory`` (MemoryError); ``exhaust`` (asks for more memory than it lets itself have);
+``exit`` (``os._exit(7)``); ``sys_exit``; ``kill`` (SIGKILL to itself); ``segfault`` (a real one); ``hang`` (sleeps for
+ever, deaf to ``should_stop``); ``gil`` (holds the GIL for ``seconds``, in one call; the steps then take no time);
+``nan`` (returns a NaN fitness); ``nan_loss`` (a finite fitness beside a NaN ``val_loss``); ``text`` (returns a text as
+metric); ``nothing`` (returns None); ``flood`` (prints 4 MiB, then is ``ok``); ``orphan`` (starts a grandchild that
+would outlive it, journals its pid as ``orphan``, then hangs); ``unprintable`` (raises an error whose text can't be
+made); ``garbage`` (writes nonsense into the pipe to its supervisor, then hangs); ``surrogates`` (returns texts that are
+no UTF-8).
 
 With ``TENURE_TEST_JOURNAL`` set, each run appends one JSON line per event to that file (O_APPEND, one
 write each, so that many processes can share it): ``task_id``, ``search``, ``epoch``, ``attempt``,
-``pid``, ``event`` (``start``, ``step``, ``gate``, ``stopped``, ``end``, ``orphan``), ``step``,
+``pid``, ``event`` (``start``, ``step``, ``gate``, ``fate`` other than ``ok``, ``stopped``, ``end``, ``orphan``),
+``step``,
 ``resumed_from`` (the step of the checkpoint, -1 on a fresh start), ``time`` (monotonic seconds of this
 machine). :func:`read_journal` reads it back.
 """
@@ -39,6 +42,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -47,11 +51,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pure_training import PureTraining
+
 from tenure.common.errors import InvalidArchitecture
 from tenure.worker.evaluator import Context, EvaluationTask, Result, Stopped
 
 JOURNAL_ENV = "TENURE_TEST_JOURNAL"
 _POLL_SECONDS = 0.005
+_MEMORY_LEFT_BYTES = 64 << 20
 
 not_callable = 3
 """For tests of a reference that names no function."""
@@ -113,19 +120,24 @@ class _Run:
         self.reports = extra.get("report", "1") == "1"
         self.stoppable = extra.get("ignore_stop", "0") != "1"
         self.fitness = float(extra.get("fitness", "0.5"))
+        self.training = PureTraining(extra["training"]) if "training" in extra else None
         self.resumed_from = -1
 
     def run(self) -> Mapping[str, float] | Result | None:
         if self.checkpoint_every and (state := self.context.checkpoint.load()) is not None:
             self.resumed_from = int(state["step"])
+            if self.training is not None:
+                self.training.restore(state["training"])
         first = max(self.resumed_from, 0)
         self.journal("start", first)
         result = self.after(first)
         for step in range(first + 1, self.steps + 1):
             self.wait(self.seconds / self.steps, step - 1)
+            if self.training is not None:
+                self.training.step()
             self.journal("step", step)
             if self.checkpoint_every and step % self.checkpoint_every == 0:
-                self.context.checkpoint.save({"step": step}, step=step, score=step / self.steps)
+                self.context.checkpoint.save(self.state(step), step=step, score=step / self.steps)
             if self.reports:
                 self.context.report(step, {"samples_per_second": 100.0}, total_steps=self.steps)
             result = self.after(step)
@@ -138,10 +150,15 @@ class _Run:
             self.journal("gate", step)
             while not os.path.exists(self.gate):
                 self.wait(_POLL_SECONDS, step)
-        result: Mapping[str, float] | Result | None = {"fitness": self.fitness, "steps": float(self.steps)}
+        fitness = self.fitness if self.training is None else self.training.fitness
+        result: Mapping[str, float] | Result | None = {"fitness": fitness, "steps": float(self.steps)}
         if step == self.fate_step:
             result = self.meet_fate(step, result)
         return result
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {"step": step} if self.training is None else {"step": step, "training": self.training.state()}
 
     def wait(self, seconds: float, step: int) -> None:
         deadline = time.monotonic() + seconds
@@ -155,6 +172,8 @@ class _Run:
             time.sleep(min(left, _POLL_SECONDS))
 
     def meet_fate(self, step: int, result: Mapping[str, float] | Result | None) -> Mapping[str, float] | Result | None:
+        if self.fate != "ok":
+            self.journal("fate", step, fate=self.fate)
         match self.fate:
             case "ok":
                 return result
@@ -166,6 +185,8 @@ class _Run:
                 raise InvalidArchitecture("is wrong, as asked", field="nodes[0]", given="?")
             case "memory":
                 raise MemoryError("out of memory, as asked")
+            case "exhaust":
+                exhaust_memory()
             case "exit":
                 sys.stdout.write("about to leave by os._exit\n")
                 sys.stdout.flush()
@@ -238,6 +259,17 @@ class _Run:
             os.write(descriptor, line.encode() + b"\n")
         finally:
             os.close(descriptor)
+
+
+def exhaust_memory() -> None:
+    """A real MemoryError, of an address space that is limited to a little more than is in use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY_LEFT_BYTES, hard))
+    try:
+        bytearray(2 * _MEMORY_LEFT_BYTES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _sleep_for_ever() -> None:

@@ -1,0 +1,279 @@
+"""The chaos suite's judge: it finds nothing wrong with a good history, and what is wrong with each bad one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from chaos_suite.checker import check
+from chaos_suite.history import Event
+from chaos_suite.recovery import Recovery, recoveries
+from chaos_suite.table import fault_table
+from chaos_suite.workload import ChaosTask, make_task
+
+SEED = 1
+TASKS = [make_task(SEED, number) for number in range(400)]
+GOOD: ChaosTask = next(task for task in TASKS if task.fate == "ok")
+POISON: ChaosTask = next(task for task in TASKS if task.fate == "segfault" and task.lasting)
+
+Change = Callable[[list[Event]], Any]
+
+
+def good_history() -> list[Event]:
+    """Task ``a`` loses its first worker to a strike and succeeds on the second; ``p`` is poison and ends FAILED."""
+    numbers = iter(range(1, 1000))
+
+    def event(what: str, **fields: Any) -> Event:
+        return {"time": float(next(numbers)), "what": what, **fields}
+
+    def moved(task_id: str, transition: str, state: str, worker: str = "", epoch: int = 0) -> Event:
+        return event("transition", task_id=task_id, transition=transition, state=state, worker=worker, epoch=epoch)
+
+    def run(what: str, task_id: str, epoch: int, **fields: Any) -> Event:
+        return event(f"run_{what}", task_id=task_id, epoch=epoch, **fields)
+
+    fitness = GOOD.fitness()
+    story = [
+        event("plan", seed=SEED, max_leased=2),
+        event("worker", worker="w1", slots=1),
+        event("worker", worker="w2", slots=1),
+        event("submitting", keys=[GOOD.key, POISON.key]),
+        moved("a", "submit", "QUEUED"),
+        moved("p", "submit", "QUEUED"),
+        event("submitted", task_id="a", key=GOOD.key, created=True),
+        event("submitted", task_id="p", key=POISON.key, created=True),
+        moved("a", "claim", "LEASED", "w1", 1),
+        run("start", "a", 1, pid=11, resumed_from=-1, step=0),
+        run("step", "a", 1, pid=11, resumed_from=-1, step=1),
+        run("step", "a", 1, pid=11, resumed_from=-1, step=2),
+        event("strike", strike=1, kind="worker_kill", harms=["w1"], pids=[11]),
+        event("heal", strike=1, kind="worker_kill"),
+        moved("a", "expire", "QUEUED", "w1", 1),
+        moved("a", "claim", "LEASED", "w2", 2),
+        run("start", "a", 2, pid=22, resumed_from=2, step=2),
+        run("end", "a", 2, pid=22, resumed_from=2, step=GOOD.steps),
+        moved("a", "complete", "SUCCEEDED", "w2", 2),
+        event("seen", task_id="a", state="SUCCEEDED", fitness=fitness),
+        moved("p", "claim", "LEASED", "w2", 1),
+        run("fate", "p", 1, pid=22, resumed_from=-1, step=3, fate="segfault"),
+        moved("p", "fail", "QUEUED", "w2", 1),
+        moved("p", "claim", "LEASED", "w2", 2),
+        run("fate", "p", 2, pid=23, resumed_from=-1, step=3, fate="segfault"),
+        moved("p", "fail", "FAILED", "w2", 2),
+        event("seen", task_id="p", state="FAILED", fitness=None),
+        event("drained", seconds=1.0),
+        event("record", **_record("a", GOOD, "SUCCEEDED", fitness, [("w1", "expired"), ("w2", "success")])),
+        event("record", **_record("p", POISON, "FAILED", None, [("w2", "loss"), ("w2", "loss")])),
+        event("counts", tasks={"SUCCEEDED": 1, "FAILED": 1, "QUEUED": 0}),
+        event("fsck", when="after healing", violations=[]),
+        event("replay", request="submit", task_id="a", answer="same"),
+        event("replay", request="checkpoint", task_id="a", epoch=1, answer="STALE"),
+        event("replayed", changed=[]),
+        event("keys", left=[]),
+    ]
+    told = ("task_id", "transition", "worker", "epoch")
+    story += [event("watched", **{name: each[name] for name in told}) for each in story if each["what"] == "transition"]
+    return story
+
+
+def _record(
+    task_id: str, task: ChaosTask, state: str, fitness: float | None, runs: list[tuple[str, str]]
+) -> dict[str, Any]:
+    outcomes = [outcome for _, outcome in runs]
+    return {
+        "task_id": task_id,
+        "key": task.key,
+        "state": state,
+        "fitness": fitness,
+        "attempts": outcomes.count("failure"),
+        "max_attempts": 3,
+        "losses": outcomes.count("loss") + outcomes.count("expired"),
+        "max_losses": 5,
+        "out_of_memory": 0,
+        "epoch": len(runs),
+        "worker": runs[-1][0],
+        "runs": [
+            {"epoch": epoch, "worker": worker, "outcome": outcome, "error": ""}
+            for epoch, (worker, outcome) in enumerate(runs, start=1)
+        ],
+    }
+
+
+def find(events: list[Event], what: str, **fields: Any) -> Event:
+    """The first such event."""
+    wanted = {"what": what, **fields}
+    return next(event for event in events if wanted.items() <= event.items())
+
+
+def after(events: list[Event], event: Event, **changed: Any) -> None:
+    """Put a changed copy of an event right behind it, and have the watch told of it as well."""
+    events.insert(events.index(event) + 1, {**copy.deepcopy(event), **changed})
+
+
+def transition(events: list[Event], task_id: str, name: str, epoch: int = 0) -> Event:
+    """The first such transition."""
+    fields = {"epoch": epoch} if epoch else {}
+    return find(events, "transition", task_id=task_id, transition=name, **fields)
+
+
+def cancel_undone(events: list[Event]) -> None:
+    events.append({"time": 900.0, "what": "cancel", "task_id": "a", "verdict": "ok"})
+
+
+def unharmed(events: list[Event]) -> None:
+    find(events, "strike")["harms"] = []
+
+
+def too_late(events: list[Event]) -> None:
+    """The strike was healed long before the lease went."""
+    find(events, "strike")["time"] = -100.0
+    find(events, "heal")["time"] = -99.0
+
+
+def executor_lost_by_itself(events: list[Event]) -> None:
+    record = find(events, "record", task_id="a")
+    record["runs"][0]["outcome"] = "loss"
+    transition(events, "a", "expire").update(transition="fail")
+    find(events, "watched", task_id="a", transition="expire")["transition"] = "fail"
+    unharmed(events)
+
+
+# (what is wrong, how to make it so, which invariant says so, and words of what it says)
+BAD: list[tuple[str, Change, str, str]] = [
+    (
+        "a process ended by itself",
+        lambda e: e.append({"time": 900.0, "what": "unexpected", "text": "w1 died"}),
+        "other",
+        "w1 died",
+    ),
+    ("it broke off", lambda e: e.remove(find(e, "replayed")), "other", "before its 'replayed'"),
+    ("a task is gone", lambda e: e.remove(find(e, "record", task_id="a")), "I1", "is gone"),
+    ("a key was given twice", lambda e: after(e, find(e, "submitted"), task_id="b"), "I1", "acknowledged as"),
+    ("a task nobody wanted", lambda e: find(e, "submitting").update(keys=[POISON.key]), "I1", "never submitted"),
+    ("counts differ", lambda e: find(e, "counts").update(tasks={"SUCCEEDED": 2}), "I1", "the search counts"),
+    ("made twice", lambda e: after(e, transition(e, "a", "submit")), "I1", "was made 2 times"),
+    ("fsck complains", lambda e: find(e, "fsck").update(violations=["no index"]), "I1", "no index"),
+    ("an event was missed", lambda e: e.remove(find(e, "watched", transition="complete")), "I1", "missed [('a'"),
+    ("an event was told twice", lambda e: after(e, find(e, "watched", transition="complete")), "I1", "twice [('a'"),
+    ("completed twice", lambda e: after(e, transition(e, "a", "complete")), "I2", "completed 2 times"),
+    (
+        "two successes",
+        lambda e: find(e, "record", task_id="a")["runs"][0].update(outcome="success"),
+        "I2",
+        "2 successes",
+    ),
+    ("the result changed", lambda e: find(e, "seen", task_id="a").update(fitness=0.1), "I2", "and changed"),
+    ("two leases at once", lambda e: e.remove(transition(e, "a", "expire")), "I3", "leased twice"),
+    ("an epoch fell", lambda e: transition(e, "a", "claim", 2).update(epoch=1), "I3", "at epoch 1 after 1"),
+    (
+        "re-adopted while leased",
+        lambda e: after(e, transition(e, "a", "claim"), transition="readopt"),
+        "I3",
+        "re-adopted",
+    ),
+    ("runs of one epoch", lambda e: find(e, "record", task_id="a")["runs"][1].update(epoch=1), "I3", "epochs [1, 1]"),
+    (
+        "claimed after its end",
+        lambda e: after(e, transition(e, "a", "complete"), transition="claim", state="LEASED"),
+        "I4",
+        "from SUCCEEDED",
+    ),
+    (
+        "another state than its last",
+        lambda e: find(e, "record", task_id="p").update(state="CANCELLED"),
+        "I4",
+        "led to FAILED",
+    ),
+    ("a cancel undone", cancel_undone, "I4", "acknowledged and undone"),
+    ("never ended", lambda e: find(e, "record", task_id="p").update(state="LEASED"), "I8", "still LEASED"),
+    (
+        "poison succeeded",
+        lambda e: find(e, "record", task_id="p").update(state="SUCCEEDED", fitness=POISON.fitness()),
+        "I8",
+        "ended SUCCEEDED",
+    ),
+    ("charged without a record", lambda e: find(e, "record", task_id="a").update(losses=2), "I5", "charged 2 losses"),
+    ("over its budget", lambda e: find(e, "record", task_id="p").update(max_losses=1), "I5", "over its budget"),
+    (
+        "an attempt for a fault",
+        lambda e: find(e, "record", task_id="a")["runs"][0].update(outcome="failure"),
+        "I5",
+        "was charged a failure",
+    ),
+    (
+        "above the cap",
+        lambda e: after(e, transition(e, "a", "claim"), task_id="q", time=9.1) or find(e, "plan").update(max_leased=1),
+        "I6",
+        "the search's cap is 1",
+    ),
+    (
+        "more than its slots",
+        lambda e: after(e, transition(e, "a", "claim"), task_id="q", time=9.1),
+        "I6",
+        "w1 held 2 leases",
+    ),
+    ("a key made a task anew", lambda e: find(e, "replay", request="submit").update(answer="new"), "I7", "made anew"),
+    (
+        "an old checkpoint was taken",
+        lambda e: find(e, "replay", request="checkpoint").update(answer="OK"),
+        "I7",
+        "was taken",
+    ),
+    ("a replay changed the store", lambda e: find(e, "replayed").update(changed=["k"]), "I7", "changed k"),
+    ("a lease expired unstruck", unharmed, "I9", "lease 1 of w1 expired"),
+    ("a lease expired long after", too_late, "I9", "lease 1 of w1 expired"),
+    ("an executor was lost unstruck", executor_lost_by_itself, "I9", "was counted as a loss"),
+    ("keys stay", lambda e: find(e, "keys").update(left=["tenure:{0}:ready:x"]), "I10", "ready:x"),
+    (
+        "another fitness",
+        lambda e: [each.update(fitness=0.25) for each in e if each.get("task_id") == "a" and "fitness" in each],
+        "I11",
+        "undisturbed",
+    ),
+    ("resumed from the future", lambda e: find(e, "run_start", epoch=2).update(resumed_from=5), "I11", "never reached"),
+]
+
+
+def test_a_good_history_is_good() -> None:
+    assert check(good_history()) == []
+
+
+@pytest.mark.parametrize(("make_bad", "invariant", "words"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_a_bad_history_is_found_out(make_bad: Change, invariant: str, words: str) -> None:
+    events = good_history()
+    make_bad(events)
+    found = [str(violation) for violation in check(events)]
+    assert any(text.startswith(f"{invariant}: ") and words in text for text in found), found
+
+
+def test_every_invariant_has_a_bad_history() -> None:
+    assert {row[2] for row in BAD} == {"other", *(f"I{number}" for number in range(1, 12))}
+
+
+def test_recovery_is_measured_until_the_struck_run_has_started_again() -> None:
+    events = good_history()
+    strike, restart = find(events, "strike"), find(events, "run_start", epoch=2)
+    assert Recovery("worker_kill", restart["time"] - strike["time"]) in recoveries(events, {"worker_kill": "restart"})
+
+
+def test_recovery_is_measured_until_the_broker_goes_on() -> None:
+    events = good_history()
+    claimed, healed = transition(events, "a", "claim", 2), find(events, "heal")
+    assert Recovery("worker_kill", claimed["time"] - healed["time"]) in recoveries(events, {"worker_kill": "progress"})
+
+
+def test_a_strike_that_hit_nothing_has_no_recovery() -> None:
+    events = good_history()
+    find(events, "strike")["pids"] = []
+    assert Recovery("worker_kill", None) in recoveries(events, {"worker_kill": "restart"})
+
+
+def test_the_table_counts_strikes_and_recoveries_apart() -> None:
+    lines = fault_table([Recovery("a", 1.0), Recovery("a", 4.0), Recovery("a", None), Recovery("b", None)])
+    assert [line.split() for line in lines[1:]] == [
+        ["a", "3", "2", "2.50", "s", "4.00", "s"],
+        ["b", "1", "0", "–", "–"],
+        ["all", "4"],
+    ]

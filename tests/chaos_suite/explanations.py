@@ -1,0 +1,46 @@
+"""Which lost leases are explained by what struck, and which are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from chaos_suite.story import Lease, Story
+from chaos_suite.workload import OUTCOME_OF_FATE, task_of_key
+
+# How long after the end of a fault a lease may still go for it: a lease's time, the brake on mass expiry that holds for
+# another, a worker that finds its way back, and room for a busy machine.
+AFTERMATH_SECONDS = 20.0
+
+
+def unexplained_losses(story: Story) -> Iterator[str]:
+    """One text for each lease that expired, or run that counted as lost, though nothing had struck its worker."""
+    fates = {(event["task_id"], event["epoch"]): event["fate"] for event in story.of("run_fate")}
+    for lease in story.leases():
+        if lease.end not in ("expire", "fail"):
+            continue
+        if lease.end == "fail" and (_outcome(story, lease) != "loss" or _own_doing(story, lease, fates)):
+            continue
+        if not any(lease.worker in harms for harms in _harms_around(story, lease)):
+            verb = "expired" if lease.end == "expire" else "was counted as a loss"
+            yield f"task {lease.task_id}: lease {lease.epoch} of {lease.worker} {verb}, and nothing had struck it"
+
+
+def _outcome(story: Story, lease: Lease) -> str:
+    record = story.records.get(lease.task_id)
+    runs = record["runs"] if record is not None else []
+    return next((str(run["outcome"]) for run in runs if run["epoch"] == lease.epoch), "")
+
+
+def _own_doing(story: Story, lease: Lease, fates: dict[tuple[str, int], str]) -> bool:
+    """Whether the evaluation itself ended its process."""
+    fate = fates.get((lease.task_id, lease.epoch))
+    record = story.records.get(lease.task_id)
+    if fate is None or record is None:
+        return False
+    return OUTCOME_OF_FATE.get(task_of_key(record["key"]).fate) == "loss"
+
+
+def _harms_around(story: Story, lease: Lease) -> Iterator[list[str]]:
+    for strike, healed in story.strikes():
+        if strike["time"] <= lease.ended and healed + AFTERMATH_SECONDS >= lease.ended:
+            yield strike["harms"]

@@ -1,0 +1,125 @@
+"""The store's server dies, stops, forgets its scripts, drops its clients, or has no disk left; so do workers' disks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+
+import redis
+
+from chaos_suite.scene import Scene, fault
+
+
+@fault("progress")
+async def store_kill(scene: Scene) -> None:
+    """SIGKILL to the store's server; it is started again."""
+    async with scene.striking("store_kill"):
+        await _end_store(scene, signal.SIGKILL)
+
+
+@fault("progress")
+async def store_stop(scene: Scene) -> None:
+    """SIGTERM to the store's server; it is started again."""
+    async with scene.striking("store_stop"):
+        await _end_store(scene, signal.SIGTERM)
+
+
+@fault("restart")
+async def store_and_worker_kill(scene: Scene) -> None:
+    """SIGKILL to the store's server and to a worker at one time."""
+    name = scene.pick_worker()
+    async with scene.striking("store_and_worker_kill", [name]):
+        pid = scene.fleet.store_pid
+        os.kill(pid, signal.SIGKILL)
+        await scene.fleet.kill_worker(name)
+        await scene.fleet.store_is_back(pid)
+    await scene.fleet.replace_worker(name)
+
+
+async def _end_store(scene: Scene, number: signal.Signals) -> None:
+    pid = scene.fleet.store_pid
+    os.kill(pid, number)
+    await asyncio.sleep(scene.chance.choice((0.0, 0.0, 2.0)))
+    await scene.fleet.store_is_back(pid)
+
+
+@fault("progress")
+async def store_pause(scene: Scene) -> None:
+    """SIGSTOP to the store's server, and SIGCONT."""
+    pid = scene.fleet.store_pid
+    seconds = scene.chance.choice((0.5, 3.0))
+    async with scene.striking("store_pause", seconds=seconds):
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        os.kill(pid, signal.SIGCONT)
+
+
+@fault("progress")
+async def script_flush(scene: Scene) -> None:
+    """SCRIPT FLUSH: every script that masters call by its hash is unknown."""
+    async with scene.striking("script_flush"):
+        await _command(scene, "SCRIPT", "FLUSH")
+
+
+@fault("progress")
+async def client_kill(scene: Scene) -> None:
+    """CLIENT KILL: every connection to the store is dropped."""
+    async with scene.striking("client_kill"):
+        await _command(scene, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+@fault("progress")
+async def client_pause(scene: Scene) -> None:
+    """CLIENT PAUSE: the store accepts requests and carries none out for a while."""
+    ms = scene.chance.choice((300, 1500, 3000))
+    async with scene.striking("client_pause", ms=ms):
+        await _command(scene, "CLIENT", "PAUSE", str(ms), "ALL")
+        await asyncio.sleep(ms / 1000)
+
+
+async def _command(scene: Scene, *words: str) -> None:
+    def send() -> None:
+        with scene.fleet.redis() as client:
+            client.execute_command(*words)
+
+    await asyncio.to_thread(send)
+
+
+@fault("progress", mounts=True)
+async def store_disk_full(scene: Scene) -> None:
+    """No byte is left for the store's append-only file. A server that ends over that is started once there is room."""
+    pid = scene.fleet.store_pid
+    async with scene.striking("store_disk_full"):
+        await asyncio.to_thread(scene.fleet.disks.fill, "store")
+        await asyncio.sleep(2.0)
+        await asyncio.to_thread(scene.fleet.disks.free, "store")
+        if not await asyncio.to_thread(_answers, scene):
+            await scene.fleet.store_is_back(pid)
+
+
+def _answers(scene: Scene) -> bool:
+    with contextlib.suppress(redis.RedisError), scene.fleet.redis() as client:
+        return bool(client.ping())
+    return False
+
+
+@fault("progress", mounts=True)
+async def checkpoint_disk_full(scene: Scene) -> None:
+    """No byte is left for checkpoints: evaluations go on without, and nothing is burned for it."""
+    async with scene.striking("checkpoint_disk_full"):
+        await asyncio.to_thread(scene.fleet.disks.fill, "checkpoints")
+        await asyncio.sleep(2.0)
+        await asyncio.to_thread(scene.fleet.disks.free, "checkpoints")
+
+
+@fault("progress", mounts=True)
+async def worker_disk_full(scene: Scene) -> None:
+    """No byte is left in a worker's directory: its results have their room all the same."""
+    if "w1" not in scene.fleet.living():
+        return
+    async with scene.striking("worker_disk_full"):
+        await asyncio.to_thread(scene.fleet.disks.fill, "w1")
+        await asyncio.sleep(2.5)
+        await asyncio.to_thread(scene.fleet.disks.free, "w1")
