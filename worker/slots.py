@@ -5,7 +5,7 @@ States::
     STARTING ──► FREE ──► RUNNING ──► CLEANING ──► FREE
         ▲                    │            │
         └────────────────────┴────────────┘   the executor is replaced
-    BROKEN: executors don't start; tried again with growing pauses
+    BROKEN: executors don't start, or runs can't begin (no disk); tried again with growing pauses
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tenure.worker.scratch import Scratch
 log = structlog.get_logger()
 
 _CLEANING_SECONDS_MAX = 60.0
+_FIRST_PAUSE_SECONDS = 1.0
 _RESTART_PAUSE_SECONDS_MAX = 60.0
 
 
@@ -107,6 +108,7 @@ class Slot:
         self._logs = logs
         self._scratch = scratch
         self._runs_of_executor = 0
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._replaced: ExecutorProcess | None = None
         self._ended_at: float | None = None
         self.idle_gap_seconds: float | None = None
@@ -164,7 +166,7 @@ class Slot:
 
     async def _ready_executor(self) -> ExecutorProcess:
         """The executor, started if need be, however long that takes."""
-        pause = 1.0
+        pause = _FIRST_PAUSE_SECONDS
         while self.executor is None or self.executor.ended:
             self._set_state(SlotState.STARTING)
             try:
@@ -241,10 +243,16 @@ class Slot:
         if run.stop_reason is not None:
             await self._give_back(f"stopped before it started: {run.stop_reason.value}")
             return
+        try:
+            work_dir = self._scratch.begin(run.request)
+        except OSError as error:
+            await self._stand_aside(error)
+            return
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
         output = self._logs.open(run.key.task_id, run.request.epoch)
         executor.capture(output)
         try:
-            ending = await self._carry_out(run, executor)
+            ending = await self._carry_out(run, executor, str(work_dir))
             executor.drain_output()
             if not isinstance(ending, Exited) and (trace := ending.get("traceback")):
                 output.write_line(trace)
@@ -255,16 +263,25 @@ class Slot:
         finally:
             executor.capture(None)
             output.close()
-        if not reason:
+        # An executor that was never given the run has nothing to clear away, and wouldn't say so.
+        if not reason and run.started_at is not None:
             await self._clean(executor)
 
-    async def _carry_out(self, run: Run, executor: ExecutorProcess) -> Message | Exited:
+    async def _stand_aside(self, error: OSError) -> None:
+        """The worker's disk is full, or gone: no fault of the task's. Hand it back, and take none for a while."""
+        pause = self._pause_seconds
+        self._pause_seconds = min(2 * pause, _RESTART_PAUSE_SECONDS_MAX)
+        self._set_state(SlotState.BROKEN)
+        log.error("slot.unusable", slot=self.index, error=str(error), retry_in_seconds=pause)
+        await self._give_back(f"the run could not be started: {error}")
+        await asyncio.sleep(pause)
+
+    async def _carry_out(self, run: Run, executor: ExecutorProcess, work_dir: str) -> Message | Exited:
         """From the start of the run to its last message or the end of the executor."""
         self._set_state(SlotState.RUNNING)
         try:
-            work_dir = self._scratch.begin(run.request)
-            executor.send(evaluate_message(run, str(work_dir)))
-        except (OSError, PipeBroken) as error:
+            executor.send(evaluate_message(run, work_dir))
+        except PipeBroken as error:
             return _never_started(run, error)
         self._runs_of_executor += 1
         self.idle_gap_seconds = None if self._ended_at is None else time.monotonic() - self._ended_at
@@ -320,12 +337,12 @@ class Slot:
             self._observer.capacity_changed()
 
 
-def _never_started(run: Run, error: Exception) -> Message:
+def _never_started(run: Run, error: PipeBroken) -> Message:
     return {
         "type": "failed",
         "run": run.number,
         "error_class": type(error).__name__,
         "message": f"the run could not be started: {error}",
-        "retryable": not isinstance(error, PipeBroken),
+        "retryable": False,
         "out_of_memory": False,
     }
