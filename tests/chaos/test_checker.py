@@ -173,7 +173,7 @@ BAD: list[tuple[str, Change, str, str]] = [
         "I3",
         "re-adopted",
     ),
-    ("runs of one epoch", lambda e: find(e, "record", task_id="a")["runs"][1].update(epoch=1), "I3", "epochs [1, 1]"),
+    ("runs of one epoch", lambda e: find(e, "record", task_id="p")["runs"][1].update(epoch=1), "I3", "epochs [1, 1]"),
     (
         "claimed after its end",
         lambda e: after(e, transition(e, "a", "complete"), transition="claim", state="LEASED"),

@@ -123,7 +123,8 @@ def one_lease(story: Story) -> Iterator[Violation]:
                 case name if name in LEASE_ENDS:
                     held = False
     for record in story.records.values():
-        epochs = [run["epoch"] for run in record["runs"]]
+        # A success that came late was sent under the epoch of a lease that has a record already.
+        epochs = [run["epoch"] for run in record["runs"] if run["outcome"] != "success"]
         if epochs != sorted(set(epochs)):
             yield Violation("I3", f"task {record['task_id']} has runs of epochs {epochs}")
 

@@ -9,6 +9,7 @@ import random
 import time
 from typing import Any
 
+import grpc.aio
 import redis
 from processes import eventually
 from raw_peers import Broker, RawSession
@@ -177,11 +178,18 @@ async def _send_outcome(broker: Broker, history: History, lease: Event, kind: st
     request = worker_pb2.ResultRequest(
         task_id=lease["task_id"], worker_id=lease["worker"], success=kind == "success", outcome=outcome
     )
-    answers = [(await broker.workers.SubmitResult(request)).verdict for _ in range(2)]
-    names = [worker_pb2.Verdict.Name(answer).removeprefix("VERDICT_") for answer in answers]
+    names = [await _answer(broker, request) for _ in range(2)]
     history.note("replay", request=kind, task_id=lease["task_id"], epoch=lease["epoch"], answer=names[0])
     if names[0] != names[1]:
         history.note("unexpected", text=f"a {kind} sent twice was answered {names}")
+
+
+async def _answer(broker: Broker, request: worker_pb2.ResultRequest) -> str:
+    try:
+        response = await broker.workers.SubmitResult(request)
+    except grpc.aio.AioRpcError as error:
+        return str(error.code().name)
+    return str(worker_pb2.Verdict.Name(response.verdict)).removeprefix("VERDICT_")
 
 
 async def _announce_checkpoints(address: str, history: History, leases: list[Event]) -> None:

@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -42,6 +43,7 @@ MASTER_SETTINGS = {
     "retry_max_seconds": 1.0,
 }
 START_SECONDS = 90.0
+TESTS = Path(__file__).resolve().parent.parent
 
 
 class Fleet:
@@ -221,8 +223,6 @@ class Fleet:
 
     def start_program(self, journal: Path, stop_file: Path) -> subprocess.Popen[bytes]:
         """The program whose search this is."""
-        import sys
-
         arguments = {
             "--master": self.addresses("client"),
             "--seed": str(self.plan.seed),
@@ -242,6 +242,6 @@ class Fleet:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
                 start_new_session=True,
             )

@@ -44,9 +44,12 @@ class History:
         with self._mutex:
             self.events.extend(events)
 
-    def close(self) -> list[Event]:
-        """Write the whole in order of time; returns it."""
+    def close(self) -> None:
+        """Nothing more is noted."""
         self._file.close()
+
+    def written_whole(self) -> list[Event]:
+        """All events in order of time; the file is them from now on."""
         self.events.sort(key=lambda event: event["time"])
         self.path.write_text("".join(json.dumps(event) + "\n" for event in self.events))
         return self.events

@@ -12,6 +12,7 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import redis
 from processes import eventually
 
@@ -35,9 +36,9 @@ _GAP_SECONDS = (0.3, 1.2)
 TROUBLE = (
     AssertionError,
     RuntimeError,
-    TimeoutError,
     OSError,
     TenureError,
+    grpc.RpcError,
     redis.RedisError,
     subprocess.SubprocessError,
 )
@@ -91,10 +92,11 @@ async def run_seed(plan: Plan, folder: Path, *, keep: bool = False) -> SeedRepor
         history.note("unexpected", text=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
     finally:
         await fleet.destroy()
+        history.close()
     for line in read_lines(folder / "journal.jsonl"):
         history.add([{**line, "what": f"run_{line['event']}"}])
     history.add(read_lines(folder / "program.jsonl"))
-    report = SeedReport(plan, folder, time.monotonic() - started, history.close())
+    report = SeedReport(plan, folder, time.monotonic() - started, history.written_whole())
     report.violations = check(report.events)
     report.recoveries = recoveries(report.events, {name: kind.measure for name, kind in KINDS.items()})
     if not report.violations and not keep:
