@@ -87,7 +87,7 @@ async def sabotage(scene: Scene) -> None:
 
 @pytest.mark.timeout(240)
 async def test_a_broken_promise_is_found_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KINDS, "sabotage", Kind("sabotage", sabotage, "progress", external=False, mounts=False))
+    monkeypatch.setitem(KINDS, "sabotage", Kind("sabotage", sabotage, "progress", "all", external=False, mounts=False))
     report = await run_seed(plan_of(3, ["sabotage"], 1), folder)
     found = {violation.invariant for violation in report.violations}
     assert {"I1", "I2", "I11"} <= found, report.violations

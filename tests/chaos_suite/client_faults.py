@@ -12,14 +12,14 @@ from tenure.common.states import OPEN, TaskState
 CANCELLED_AT_ONCE = 2
 
 
-@fault("progress")
+@fault("progress", "work")
 async def cancel(scene: Scene) -> None:
     """Somebody cancels tasks, held or not."""
     async with scene.striking("cancel"):
         await _ask(scene, "cancel", sorted(OPEN))
 
 
-@fault("progress")
+@fault("progress", "work")
 async def requeue(scene: Scene) -> None:
     """Somebody puts dead and cancelled tasks back."""
     async with scene.striking("requeue"):
@@ -38,7 +38,7 @@ async def _ask(scene: Scene, what: str, states: Iterable[TaskState]) -> None:
     await asyncio.to_thread(ask)
 
 
-@fault("progress")
+@fault("progress", "work")
 async def program_kill(scene: Scene) -> None:
     """SIGKILL to the search program; started again, it submits everything again by key."""
     async with scene.striking("program_kill"):

@@ -68,4 +68,4 @@ def _harmed(scene: Scene, way: str) -> list[str]:
 
 for _way in WAYS:
     for _manner in MANNERS:
-        fault("progress", external=_way == "store", name=f"{_way}_{_manner}")(_make(_way, _manner))
+        fault("progress", "work", external=_way == "store", name=f"{_way}_{_manner}")(_make(_way, _manner))

@@ -14,7 +14,7 @@ from chaos_suite.scene import Scene, fault
 DRAIN_SECONDS_MAX = 60.0
 
 
-@fault("restart")
+@fault("restart", "work")
 async def worker_kill(scene: Scene) -> None:
     """SIGKILL to a supervisor; it never comes back, another worker joins."""
     name = scene.pick_worker()
@@ -23,7 +23,7 @@ async def worker_kill(scene: Scene) -> None:
     await scene.fleet.replace_worker(name)
 
 
-@fault("restart")
+@fault("restart", "work")
 async def worker_reboot(scene: Scene) -> None:
     """A worker's machine goes down hard and comes up again: same name, same directory, with what was spooled there."""
     name = scene.pick_worker()
@@ -34,7 +34,7 @@ async def worker_reboot(scene: Scene) -> None:
         await scene.fleet.start_worker(name)
 
 
-@fault("progress")
+@fault("progress", "work")
 async def worker_pause(scene: Scene) -> None:
     """SIGSTOP to a supervisor and perhaps its executors, for less or more than a lease; then SIGCONT: a zombie."""
     name = scene.pick_worker()
@@ -46,7 +46,7 @@ async def worker_pause(scene: Scene) -> None:
         scene.fleet.signal_worker(name, signal.SIGCONT, executors=True)
 
 
-@fault("restart")
+@fault("restart", "work")
 async def worker_stop(scene: Scene) -> None:
     """SIGTERM: the worker drains in the middle of its evaluations and leaves; another joins."""
     name = scene.pick_worker()
@@ -59,7 +59,7 @@ async def worker_stop(scene: Scene) -> None:
         scene.unexpected(f"the drained worker {name} ended with {code}")
 
 
-@fault("restart")
+@fault("restart", "work")
 async def worker_drain(scene: Scene) -> None:
     """An operator drains a worker through a master, and gives it tasks again."""
     name = scene.pick_worker()
@@ -69,13 +69,13 @@ async def worker_drain(scene: Scene) -> None:
         await asyncio.to_thread(scene.client.uncordon_worker, name)
 
 
-@fault("restart")
+@fault("restart", "work")
 async def executor_kill(scene: Scene) -> None:
     """SIGKILL to the process that an evaluation runs in."""
     await _signal_executor(scene, "executor_kill", signal.SIGKILL)
 
 
-@fault("progress")
+@fault("progress", "work")
 async def executor_pause(scene: Scene) -> None:
     """SIGSTOP to the process that an evaluation runs in, and SIGCONT."""
     await _signal_executor(scene, "executor_pause", signal.SIGSTOP)
@@ -95,7 +95,7 @@ async def _signal_executor(scene: Scene, kind: str, number: signal.Signals) -> N
                 executor.send_signal(signal.SIGCONT)
 
 
-@fault("progress")
+@fault("progress", "state")
 async def master_kill(scene: Scene) -> None:
     """SIGKILL to a master; it is started again at once or after a while."""
     master = scene.fleet.masters[scene.pick_master()]
@@ -106,7 +106,7 @@ async def master_kill(scene: Scene) -> None:
         await asyncio.to_thread(master.restart)
 
 
-@fault("progress")
+@fault("progress", "state")
 async def master_pause(scene: Scene) -> None:
     """SIGSTOP to a master, and SIGCONT."""
     master = scene.fleet.masters[scene.pick_master()]
@@ -117,7 +117,7 @@ async def master_pause(scene: Scene) -> None:
         master.signal(signal.SIGCONT)
 
 
-@fault("progress")
+@fault("progress", "state")
 async def master_stop(scene: Scene) -> None:
     """SIGTERM to a master; it is started again."""
     master = scene.fleet.masters[scene.pick_master()]
@@ -128,7 +128,7 @@ async def master_stop(scene: Scene) -> None:
         scene.unexpected(f"a master that was told to stop ended with {code}")
 
 
-@fault("progress")
+@fault("progress", "all")
 async def masters_outage(scene: Scene) -> None:
     """SIGKILL to every master for longer than a lease, while the workers go on (I9)."""
     async with scene.striking("masters_outage"):
@@ -137,7 +137,7 @@ async def masters_outage(scene: Scene) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.restart) for each in scene.fleet.masters.values()))
 
 
-@fault("restart")
+@fault("restart", "all")
 async def blackout(scene: Scene) -> None:
     """SIGKILL to everything there is but the search program; then everything is started again where it was."""
     fleet = scene.fleet

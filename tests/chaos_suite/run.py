@@ -31,6 +31,8 @@ from tenure.common.errors import TenureError
 # From the last fault until every task has ended (I8); of an idle machine it takes 3 to 10.
 DRAIN_SECONDS_MAX = 90.0
 WATCH_SECONDS_MAX = 15.0
+# How many of those pairs of faults that can overlap do.
+OVERLAPPING = 0.5
 _GAP_SECONDS = (0.3, 1.2)
 # Everything that waiting, asking and starting may fail with. Anything else is a fault of the suite itself.
 TROUBLE = (
@@ -132,12 +134,17 @@ async def _live(fleet: Fleet, plan: Plan, history: History, folder: Path) -> Non
 
 async def _strike(scene: Scene) -> None:
     await eventually(lambda: (scene.fleet.root / "journal.jsonl").exists(), what="the first evaluation")
-    for kind in scene.plan.kinds:
+    kinds = [KINDS[name] for name in scene.plan.kinds]
+    while kinds:
         await asyncio.sleep(scene.chance.uniform(*_GAP_SECONDS))
         if scene.program.poll() is not None:
             scene.unexpected(f"the search program ended with {scene.program.returncode}")
             scene.start_program()
-        await KINDS[kind].strike(scene)
+        together = [kinds.pop(0)]
+        overlaps = scene.chance.random() < OVERLAPPING
+        if kinds and overlaps and {together[0].side, kinds[0].side} == {"work", "state"}:
+            together.append(kinds.pop(0))
+        await asyncio.gather(*(kind.strike(scene) for kind in together))
     scene.history.note("healed")
 
 

@@ -17,6 +17,7 @@ from chaos_suite.plan import Plan
 from tenure.client import Client
 
 Measure = Literal["restart", "progress"]
+Side = Literal["work", "state", "all"]
 Strike = Callable[["Scene"], Awaitable[None]]
 
 
@@ -27,6 +28,8 @@ class Kind:
     Attributes:
         measure: How recovery is measured. ``restart``: from the strike until every evaluation that it ended has started
             again elsewhere. ``progress``: from its end until the broker gives out or takes a task again.
+        side: ``work`` strikes workers, clients and ways, ``state`` strikes masters and stores: one of each may overlap.
+            ``all`` strikes alone.
         external: Whether it needs a store outside its master.
         mounts: Whether it needs a small disk.
     """
@@ -34,6 +37,7 @@ class Kind:
     name: str
     strike: Strike
     measure: Measure
+    side: Side
     external: bool
     mounts: bool
 
@@ -42,20 +46,20 @@ KINDS: dict[str, Kind] = {}
 
 
 def fault(
-    measure: Measure, *, external: bool = False, mounts: bool = False, name: str = ""
+    measure: Measure, side: Side, *, external: bool = False, mounts: bool = False, name: str = ""
 ) -> Callable[[Strike], Strike]:
     """Register a function as a kind of fault under its own name."""
 
     def register(strike: Strike) -> Strike:
         kind = name or strike.__name__
-        KINDS[kind] = Kind(kind, strike, measure, external, mounts)
+        KINDS[kind] = Kind(kind, strike, measure, side, external, mounts)
         return strike
 
     return register
 
 
 class Scene:
-    """One seed's. Faults strike one after the other, so that each has a beginning and an end of its own.
+    """One seed's.
 
     Attributes:
         fleet: What is struck.

@@ -9,24 +9,25 @@ import signal
 
 import redis
 
+from chaos_suite.evidence import SHARD
 from chaos_suite.scene import Scene, fault
 
 
-@fault("progress")
+@fault("progress", "state")
 async def store_kill(scene: Scene) -> None:
     """SIGKILL to the store's server; it is started again."""
     async with scene.striking("store_kill"):
         await _end_store(scene, signal.SIGKILL)
 
 
-@fault("progress")
+@fault("progress", "state")
 async def store_stop(scene: Scene) -> None:
     """SIGTERM to the store's server; it is started again."""
     async with scene.striking("store_stop"):
         await _end_store(scene, signal.SIGTERM)
 
 
-@fault("restart")
+@fault("restart", "all")
 async def store_and_worker_kill(scene: Scene) -> None:
     """SIGKILL to the store's server and to a worker at one time."""
     name = scene.pick_worker()
@@ -45,7 +46,7 @@ async def _end_store(scene: Scene, number: signal.Signals) -> None:
     await scene.fleet.store_is_back(pid)
 
 
-@fault("progress")
+@fault("progress", "state")
 async def store_pause(scene: Scene) -> None:
     """SIGSTOP to the store's server, and SIGCONT."""
     pid = scene.fleet.store_pid
@@ -56,21 +57,21 @@ async def store_pause(scene: Scene) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-@fault("progress")
+@fault("progress", "state")
 async def script_flush(scene: Scene) -> None:
     """SCRIPT FLUSH: every script that masters call by its hash is unknown."""
     async with scene.striking("script_flush"):
         await _command(scene, "SCRIPT", "FLUSH")
 
 
-@fault("progress")
+@fault("progress", "state")
 async def client_kill(scene: Scene) -> None:
     """CLIENT KILL: every connection to the store is dropped."""
     async with scene.striking("client_kill"):
         await _command(scene, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
-@fault("progress")
+@fault("progress", "state")
 async def client_pause(scene: Scene) -> None:
     """CLIENT PAUSE: the store accepts requests and carries none out for a while."""
     ms = scene.chance.choice((300, 1500, 3000))
@@ -87,7 +88,15 @@ async def _command(scene: Scene, *words: str) -> None:
     await asyncio.to_thread(send)
 
 
-@fault("progress", mounts=True)
+@fault("progress", "state")
+async def clock_step(scene: Scene) -> None:
+    """The store's clock jumps by an hour or a day, as the lease clock sees it: its last tick lies that far away."""
+    hours = scene.chance.choice((-24, -1, 1, 24))
+    async with scene.striking("clock_step", hours=hours):
+        await _command(scene, "HINCRBY", f"{SHARD}:clock", "wall", str(-hours * 3_600_000))
+
+
+@fault("progress", "all", mounts=True)
 async def store_disk_full(scene: Scene) -> None:
     """No byte is left for the store's append-only file. A server that ends over that is started once there is room."""
     pid = scene.fleet.store_pid
@@ -105,7 +114,7 @@ def _answers(scene: Scene) -> bool:
     return False
 
 
-@fault("progress", mounts=True)
+@fault("progress", "work", mounts=True)
 async def checkpoint_disk_full(scene: Scene) -> None:
     """No byte is left for checkpoints: evaluations go on without, and nothing is burned for it."""
     async with scene.striking("checkpoint_disk_full"):
@@ -114,7 +123,7 @@ async def checkpoint_disk_full(scene: Scene) -> None:
         await asyncio.to_thread(scene.fleet.disks.free, "checkpoints")
 
 
-@fault("progress", mounts=True)
+@fault("progress", "work", mounts=True)
 async def worker_disk_full(scene: Scene) -> None:
     """No byte is left in a worker's directory: its results have their room all the same."""
     if "w1" not in scene.fleet.living():

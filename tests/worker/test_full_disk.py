@@ -11,7 +11,7 @@ from tenure.proto import worker_pb2 as pb
 async def test_a_run_that_cannot_begin_is_handed_back_and_burns_nothing(
     master: ScriptedMaster, worker: WorkerProcess
 ) -> None:
-    """Found by seed 11 of the chaos suite, ``worker_disk_full``: an attempt was burned, and the slot's next task waited a
+    """Found by the chaos suite, seed 11 (``worker_disk_full``): it burned an attempt, and the slot's next task waited a
     minute for an executor to clear away what it had never been given."""
     await worker.start(master.address)
     # Where the note of the slot's lease would be written: an error of the file system, whoever runs the test.
