@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -21,16 +22,19 @@ class Echo:
 
     relay: TcpRelay
     heard: list[bytes] = field(default_factory=list)
+    peers: list[Peer] = field(default_factory=list)
 
     async def connect(self) -> Peer:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.relay.port)
-        return Peer(reader, writer)
+        self.peers.append(Peer(reader, writer))
+        return self.peers[-1]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            self.heard.append(data)
-            writer.write(data)
-            await writer.drain()
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                self.heard.append(data)
+                writer.write(data)
+                await writer.drain()
         writer.close()
 
 
@@ -68,6 +72,10 @@ async def echo() -> AsyncIterator[Echo]:
     async with TcpRelay(server.sockets[0].getsockname()[1]) as relay:
         made = Echo(relay)
         yield made
+        for peer in made.peers:
+            peer.writer.close()
+            with contextlib.suppress(ConnectionError):
+                await peer.writer.wait_closed()
     server.close()
 
 
