@@ -1,12 +1,13 @@
 """``make chaos SEEDS=N``: runs seeded schedules of faults, one after the other, and judges each.
 
-Exit status: 0 all invariants held, 1 one broke, 2 bad arguments.
+Exit status: 0 all invariants held, 1 one broke, 2 bad arguments, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import time
@@ -98,14 +99,21 @@ def main() -> int:
         kinds = [kind for kind in given.faults if kind in kinds]
         if not kinds:
             return 2
-    reports = []
+    reports: list[SeedReport] = []
     started = time.monotonic()
-    for seed in given.seeds:
-        if given.minutes and time.monotonic() - started > 60 * given.minutes:
-            break
-        report = asyncio.run(run_seed(plan_of(seed, kinds, given.strikes), logs / str(seed), keep=given.keep))
-        reports.append(report)
-        _print_seed(report, given)
+    # Like Ctrl-C: the seed that runs is taken down first, with its processes and mounts.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        for seed in given.seeds:
+            if given.minutes and time.monotonic() - started > 60 * given.minutes:
+                break
+            report = asyncio.run(run_seed(plan_of(seed, kinds, given.strikes), logs / str(seed), keep=given.keep))
+            reports.append(report)
+            _print_seed(report, given)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        _print_end(reports, time.monotonic() - started)
+        return 130
     _print_end(reports, time.monotonic() - started)
     return 1 if any(report.violations for report in reports) else 0
 
