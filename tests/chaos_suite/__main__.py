@@ -47,7 +47,8 @@ def kinds_of(text: str) -> list[str]:
     names = sorted({name.strip() for name in text.split(",") if name.strip()})
     unknown = [name for name in names if name not in KINDS]
     if unknown or not names:
-        raise argparse.ArgumentTypeError(f"no kind of fault is called {', '.join(unknown) or text!r}; --list tells all")
+        what = ", ".join(unknown) or repr(text)
+        raise argparse.ArgumentTypeError(f"no kind of fault is called {what}; --list tells all")
     return names
 
 
