@@ -37,6 +37,23 @@ def cancel_undone(events: list[Event]) -> None:
     events.append({"time": 900.0, "what": "cancel", "task_id": "a", "verdict": "ok"})
 
 
+def two_runs_at_once(events: list[Event]) -> None:
+    """Of two tasks, on the one slot of ``w2``, as long as ``a`` runs there."""
+    start = find(events, "run_start", epoch=2)
+    after(events, transition(events, "a", "claim", 2), task_id="q", worker="w1")
+    after(events, start, task_id="q", epoch=2)
+    after(events, transition(events, "a", "complete"), task_id="q", worker="w1")
+    # On the same worker, to say it with two tasks that end well.
+    for event in events:
+        if event["what"] == "transition" and event["epoch"] == 2 and event["task_id"] == "a":
+            event["worker"] = "w1"
+
+
+def run_begins_late(events: list[Event]) -> None:
+    start = find(events, "run_start", epoch=2)
+    start["time"] = transition(events, "a", "claim", 2)["time"] + 100
+
+
 def unharmed(events: list[Event]) -> None:
     find(events, "strike")["harms"] = []
 
@@ -123,12 +140,8 @@ BAD: list[tuple[str, Change, str, str]] = [
         "I6",
         "the search's cap is 1",
     ),
-    (
-        "more than its slots",
-        lambda e: after(e, transition(e, "a", "claim"), task_id="q", time=9.1),
-        "I6",
-        "w1 held 2 leases",
-    ),
+    ("more than its slots", two_runs_at_once, "I6", "w1 had 2 runs at once"),
+    ("a lease without a run", run_begins_late, "I6", "held lease 2 of task a for 100.0 s without a run"),
     ("a key made a task anew", lambda e: find(e, "replay", request="submit").update(answer="new"), "I7", "made anew"),
     (
         "an old checkpoint was taken",

@@ -194,7 +194,7 @@ def budgets_hold(story: Story) -> Iterator[Violation]:
 
 
 def capacity_holds(story: Story) -> Iterator[Violation]:
-    """I6: never more leases than the search's cap, nor more runs at a time in a worker than it has slots."""
+    """I6: never more leases than the search's cap, and never more runs at a time in a worker than it has slots."""
     cap = last_of(story.of("plan"), "max_leased", 0)
     leased: set[str] = set()
     for event in story.of("transition"):
@@ -206,28 +206,31 @@ def capacity_holds(story: Story) -> Iterator[Violation]:
             yield Violation("I6", f"{len(leased)} leases at once, the search's cap is {cap}")
             break
     slots = {event["worker"]: event["slots"] for event in story.of("worker")}
+    started = {(event["task_id"], event["epoch"]): event["time"] for event in story.of("run_start")}
     over = {(event["task_id"], event["epoch"]): event["time"] for event in story.events if event["what"] in _RUN_ENDS}
-    started = {(event["task_id"], event["epoch"]) for event in story.of("run_start")}
     changes: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for lease in story.leases():
         run = (lease.task_id, lease.epoch)
-        # On a slow line a grant and the next wish may cross: what is too much comes back at once, without a run.
-        crossed = lease.end == "release" and run not in started
-        # A run that died has no end in the journal: its lease ends with the report, which may have to wait.
-        if lease.end != "fail" and lease.worker in slots and not crossed:
-            ended = min(lease.ended, over.get(run, lease.ended))
-            if ended > lease.begun:
-                changes[lease.worker] += [(lease.begun, 1), (ended, -1)]
+        begun, ended = started.get(run, lease.ended), over.get(run, lease.ended)
+        # A run that died has no end in the journal, and its lease ends when that is known.
+        if lease.end in ("complete", "release") and lease.worker in slots and begun < ended:
+            changes[lease.worker] += [(begun, 1), (ended, -1)]
+        if lease.end != "expire" and begun - lease.begun > IDLE_LEASE_SECONDS_MAX:
+            idle = f"{begun - lease.begun:.1f} s without a run"
+            yield Violation("I6", f"{lease.worker} held lease {lease.epoch} of task {lease.task_id} for {idle}")
     for worker, its_changes in changes.items():
         number = most = 0
         for _, change in sorted(its_changes):
             number += change
             most = max(most, number)
         if most > slots[worker]:
-            yield Violation("I6", f"{worker} held {most} leases at once and has {slots[worker]} slots")
+            yield Violation("I6", f"{worker} had {most} runs at once and has {slots[worker]} slots")
 
 
 _RUN_ENDS = frozenset({"run_end", "run_stopped"})
+# A grant and the next wish may cross on the wire: what is too much for a worker's slots waits there for a second, and
+# goes back. A lease that idles for much longer is work that nobody does; the longest pauses here are of seven seconds.
+IDLE_LEASE_SECONDS_MAX = 20.0
 
 
 def replays_change_nothing(story: Story) -> Iterator[Violation]:

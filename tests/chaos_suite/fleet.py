@@ -80,7 +80,6 @@ class Fleet:
         """Store, masters, relays; workers are added one by one."""
         self.disks.make("store", 48)
         self.disks.make("checkpoints", 12)
-        self.disks.make("w1", 24)
         if self.plan.store == "external":
             self.store = StoreServer(self.root / "store")
             await asyncio.to_thread(self.store.start)
@@ -124,6 +123,7 @@ class Fleet:
     async def add_worker(self, slots: int) -> str:
         """One more, under a name that was never used; returns before it is ready."""
         name = next(self._names)
+        await asyncio.to_thread(self.disks.make, name, 24)
         await self.start_worker(name, slots)
         return name
 

@@ -126,9 +126,8 @@ async def checkpoint_disk_full(scene: Scene) -> None:
 @fault("progress", "work", mounts=True)
 async def worker_disk_full(scene: Scene) -> None:
     """No byte is left in a worker's directory: its results have their room all the same."""
-    if "w1" not in scene.fleet.living():
-        return
-    async with scene.striking("worker_disk_full"):
-        await asyncio.to_thread(scene.fleet.disks.fill, "w1")
+    name = scene.pick_worker()
+    async with scene.striking("worker_disk_full", worker=name):
+        await asyncio.to_thread(scene.fleet.disks.fill, name)
         await asyncio.sleep(2.5)
-        await asyncio.to_thread(scene.fleet.disks.free, "w1")
+        await asyncio.to_thread(scene.fleet.disks.free, name)
