@@ -9,7 +9,7 @@ from chaos_suite.workload import OUTCOME_OF_FATE, task_of_key
 
 # How long after the end of a fault a lease may still go for it: a lease's time, the brake on mass expiry that holds for
 # another, a worker that finds its way back, and room for a busy machine.
-AFTERMATH_SECONDS = 20.0
+AFTERMATH_SECONDS = 12.0
 
 
 def unexplained_losses(story: Story) -> Iterator[str]:

@@ -37,7 +37,8 @@ LEASE_SECONDS = 4.0
 MASTER_SETTINGS = {
     "lease_ttl_seconds": LEASE_SECONDS,
     "heartbeat_seconds": 1.0,
-    "grace_seconds": 1.0,
+    # The default: shorter breaks cost nothing, and the checker holds the cluster to that.
+    "grace_seconds": 2.0,
     "tick_seconds": 0.2,
     "retry_base_seconds": 0.1,
     "retry_max_seconds": 1.0,

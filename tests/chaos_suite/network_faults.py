@@ -43,7 +43,7 @@ def _make(way: str, manner: str) -> Strike:
         relays = scene.fleet.ways[way]
         chosen = sorted(relays) if scene.chance.random() < 0.5 else [scene.chance.choice(sorted(relays))]
         seconds = scene.chance.choice(durations)
-        async with scene.striking(f"{way}_{manner}", _harmed(scene, way), masters=chosen, seconds=seconds):
+        async with scene.striking(f"{way}_{manner}", _harmed(scene, way, seconds), masters=chosen, seconds=seconds):
             for name in chosen:
                 effect(relays[name], scene)
             if manner == "cut":
@@ -56,7 +56,10 @@ def _make(way: str, manner: str) -> Strike:
     return strike
 
 
-def _harmed(scene: Scene, way: str) -> list[str]:
+def _harmed(scene: Scene, way: str, seconds: float) -> list[str]:
+    """Who may lose leases: nobody by what is over before a lease could run out."""
+    if seconds < LEASE_SECONDS:
+        return []
     match way:
         case "worker":
             return scene.fleet.living()

@@ -40,7 +40,8 @@ async def worker_pause(scene: Scene) -> None:
     name = scene.pick_worker()
     seconds = scene.chance.choice((0.5, 2.0, LEASE_SECONDS + 3))
     whole = scene.chance.random() < 0.5
-    async with scene.striking("worker_pause", [name], seconds=seconds, executors=whole):
+    harms = [name] if seconds > LEASE_SECONDS else []
+    async with scene.striking("worker_pause", harms, worker=name, seconds=seconds, executors=whole):
         scene.fleet.signal_worker(name, signal.SIGSTOP, executors=whole)
         await asyncio.sleep(seconds)
         scene.fleet.signal_worker(name, signal.SIGCONT, executors=True)
@@ -51,7 +52,7 @@ async def worker_stop(scene: Scene) -> None:
     """SIGTERM: the worker drains in the middle of its evaluations and leaves; another joins."""
     name = scene.pick_worker()
     scene.fleet.gone.add(name)
-    async with scene.striking("worker_stop", [name]):
+    async with scene.striking("worker_stop", ends=[name], worker=name):
         scene.fleet.workers[name].signal(signal.SIGTERM)
         await scene.fleet.add_worker(scene.fleet.slots_of(name))
         code = await scene.fleet.workers[name].wait(DRAIN_SECONDS_MAX)
@@ -63,7 +64,7 @@ async def worker_stop(scene: Scene) -> None:
 async def worker_drain(scene: Scene) -> None:
     """An operator drains a worker through a master, and gives it tasks again."""
     name = scene.pick_worker()
-    async with scene.striking("worker_drain", [name]):
+    async with scene.striking("worker_drain", ends=[name], worker=name):
         await asyncio.to_thread(scene.client.drain_worker, name)
         await asyncio.sleep(scene.chance.uniform(0.3, 1.5))
         await asyncio.to_thread(scene.client.uncordon_worker, name)
@@ -87,7 +88,8 @@ async def _signal_executor(scene: Scene, kind: str, number: signal.Signals) -> N
     if not executors:
         return
     executor = scene.chance.choice(executors)
-    async with scene.striking(kind, [name], executor=executor.pid):
+    harms = [name] if number == signal.SIGKILL else []
+    async with scene.striking(kind, harms, worker=name, executor=executor.pid):
         with contextlib.suppress(psutil.NoSuchProcess):
             executor.send_signal(number)
             if number == signal.SIGSTOP:
@@ -111,7 +113,9 @@ async def master_pause(scene: Scene) -> None:
     """SIGSTOP to a master, and SIGCONT."""
     master = scene.fleet.masters[scene.pick_master()]
     seconds = scene.chance.choice((0.5, 2.0, LEASE_SECONDS + 2))
-    async with scene.striking("master_pause", scene.harm_by_silence if seconds > 1 else (), seconds=seconds):
+    async with scene.striking(
+        "master_pause", scene.harm_by_silence if seconds > LEASE_SECONDS else (), seconds=seconds
+    ):
         master.signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         master.signal(signal.SIGCONT)

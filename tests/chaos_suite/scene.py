@@ -81,17 +81,20 @@ class Scene:
         self._strikes = 0
 
     @contextlib.asynccontextmanager
-    async def striking(self, kind: str, harms: Sequence[str] = (), **fields: Any) -> AsyncIterator[None]:
+    async def striking(
+        self, kind: str, harms: Sequence[str] = (), *, ends: Sequence[str] = (), **fields: Any
+    ) -> AsyncIterator[None]:
         """Around a fault: it strikes at the beginning, and at the end all is well again, as far as we can make it.
 
         Args:
             kind: Its name.
             harms: Workers that may lose leases by it, now or until shortly after its end.
+            ends: Workers whose runs it ends, without harm; those it harms are among them anyway.
             fields: For people.
         """
         self._strikes += 1
         number = self._strikes
-        pids = self.fleet.pids_of(list(harms))
+        pids = self.fleet.pids_of([*harms, *ends])
         self.history.note("strike", strike=number, kind=kind, harms=list(harms), pids=pids, **fields)
         yield
         self.history.note("heal", strike=number, kind=kind)
