@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 import tempfile
@@ -90,6 +91,8 @@ def main() -> int:
         for line in (*tell(events), *check(events)):
             _say(str(line))
         return 1 if check(events) else 0
+    # What the clients in here have to wait for is part of the story, not of the screen.
+    logging.getLogger("tenure.client").setLevel(logging.ERROR)
     # Sockets below it need a short path.
     logs = given.logs or Path(tempfile.mkdtemp(prefix="tenure-chaos-"))
     kinds = kinds_here()
@@ -102,7 +105,9 @@ def main() -> int:
             return 2
     reports: list[SeedReport] = []
     started = time.monotonic()
-    # Like Ctrl-C: the seed that runs is taken down first, with its processes and mounts.
+    # The seed that runs is taken down first, with its processes and mounts. A background process of a shell begins
+    # with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         for seed in given.seeds:
