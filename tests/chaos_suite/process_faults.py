@@ -72,8 +72,8 @@ async def worker_drain(scene: Scene) -> None:
 
 @fault("restart", "work")
 async def executor_kill(scene: Scene) -> None:
-    """SIGKILL to the process that an evaluation runs in."""
-    await _signal_executor(scene, "executor_kill", signal.SIGKILL)
+    """SIGKILL or SIGTERM to the process that an evaluation runs in."""
+    await _signal_executor(scene, "executor_kill", scene.chance.choice((signal.SIGKILL, signal.SIGTERM)))
 
 
 @fault("progress", "work")
@@ -88,8 +88,8 @@ async def _signal_executor(scene: Scene, kind: str, number: signal.Signals) -> N
     if not executors:
         return
     executor = scene.chance.choice(executors)
-    harms = [name] if number == signal.SIGKILL else []
-    async with scene.striking(kind, harms, worker=name, executor=executor.pid):
+    harms = [] if number == signal.SIGSTOP else [name]
+    async with scene.striking(kind, harms, worker=name, executor=executor.pid, signal=number.name):
         with contextlib.suppress(psutil.NoSuchProcess):
             executor.send_signal(number)
             if number == signal.SIGSTOP:
