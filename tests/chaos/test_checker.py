@@ -153,6 +153,7 @@ BAD: list[tuple[str, Change, str, str]] = [
     ("a lease expired unstruck", unharmed, "I9", "lease 1 of w1 expired"),
     ("a lease expired long after", too_late, "I9", "lease 1 of w1 expired"),
     ("an executor was lost unstruck", executor_lost_by_itself, "I9", "was counted as a loss"),
+    ("a zombie was heard", lambda e: find(e, "zombie").update(answer="OK"), "I3", "came late, and was answered OK"),
     ("keys stay", lambda e: find(e, "keys").update(left=["tenure:{0}:ready:x"]), "I10", "ready:x"),
     (
         "another fitness",

@@ -247,6 +247,14 @@ def replays_change_nothing(story: Story) -> Iterator[Violation]:
             yield Violation("I7", f"requests sent again changed {key}", "stale writes accepted")
 
 
+def stale_writes_are_refused(story: Story) -> Iterator[Violation]:
+    """I3, I7: what comes under a lease that somebody else has since is refused as stale."""
+    for event in story.of("zombie"):
+        if event["answer"] != "STALE":
+            text = f"a {event['request']} under lease {event['epoch']} of task {event['task_id']} came late"
+            yield Violation("I3", f"{text}, and was answered {event['answer']}", "stale writes accepted")
+
+
 def losses_are_explained(story: Story) -> Iterator[Violation]:
     """I9: a lease is lost only to a fault of its worker, its way or its evaluator; never to masters or stores."""
     for text in unexplained_losses(story):
@@ -302,6 +310,7 @@ CHECKS: tuple[Callable[[Story], Iterator[Violation]], ...] = (
     budgets_hold,
     capacity_holds,
     replays_change_nothing,
+    stale_writes_are_refused,
     losses_are_explained,
     nothing_stays,
     results_are_exact,

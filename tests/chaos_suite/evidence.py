@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import random
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import grpc.aio
@@ -60,17 +61,22 @@ class LeaseObserver:
                     self._history.note("lease", **lease)
 
     def _look(self) -> list[dict[str, Any]]:
-        found = []
-        with self._fleet.redis() as client:
-            for task_id in client.zrange(f"{SHARD}:leases", 0, -1):
-                name = task_id.decode()
-                token, epoch, worker = client.hmget(f"{SHARD}:task:{name}", "token", "epoch", "worker")
-                if token and (name, int(epoch)) not in self._known:
-                    self._known.add((name, int(epoch)))
-                    found.append(
-                        {"task_id": name, "epoch": int(epoch), "worker": worker.decode(), "token": token.decode()}
-                    )
+        found = [lease for lease in live_leases(self._fleet) if (lease["task_id"], lease["epoch"]) not in self._known]
+        self._known |= {(lease["task_id"], lease["epoch"]) for lease in found}
         return found
+
+
+def live_leases(fleet: Fleet) -> list[dict[str, Any]]:
+    """Every lease now: ``task_id``, ``epoch``, ``worker``, ``token``."""
+    found = []
+    with fleet.redis() as client:
+        for task_id in client.zrange(f"{SHARD}:leases", 0, -1):
+            name = task_id.decode()
+            token, epoch, worker = client.hmget(f"{SHARD}:task:{name}", "token", "epoch", "worker")
+            if token:
+                lease = {"task_id": name, "epoch": int(epoch), "worker": worker.decode(), "token": token.decode()}
+                found.append(lease)
+    return found
 
 
 async def collect(fleet: Fleet, history: History, baseline: set[str]) -> None:
@@ -166,6 +172,14 @@ async def _resubmit(fleet: Fleet, history: History, records: list[TaskRecord]) -
 
 
 async def _send_outcome(broker: Broker, history: History, lease: Event, kind: str) -> None:
+    names = [await send_outcome(broker, lease, kind) for _ in range(2)]
+    history.note("replay", request=kind, task_id=lease["task_id"], epoch=lease["epoch"], answer=names[0])
+    if names[0] != names[1]:
+        history.note("unexpected", text=f"a {kind} sent twice was answered {names}")
+
+
+async def send_outcome(broker: Broker, lease: Mapping[str, Any], kind: str) -> str:
+    """What a master says to the end of a lease: a verdict, or the status of a refusal."""
     outcome = worker_pb2.Outcome(
         task_id=lease["task_id"],
         lease_token=lease["token"],
@@ -178,13 +192,6 @@ async def _send_outcome(broker: Broker, history: History, lease: Event, kind: st
     request = worker_pb2.ResultRequest(
         task_id=lease["task_id"], worker_id=lease["worker"], success=kind == "success", outcome=outcome
     )
-    names = [await _answer(broker, request) for _ in range(2)]
-    history.note("replay", request=kind, task_id=lease["task_id"], epoch=lease["epoch"], answer=names[0])
-    if names[0] != names[1]:
-        history.note("unexpected", text=f"a {kind} sent twice was answered {names}")
-
-
-async def _answer(broker: Broker, request: worker_pb2.ResultRequest) -> str:
     try:
         response = await broker.workers.SubmitResult(request)
     except grpc.aio.AioRpcError as error:
@@ -195,11 +202,16 @@ async def _answer(broker: Broker, request: worker_pb2.ResultRequest) -> str:
 async def _announce_checkpoints(address: str, history: History, leases: list[Event]) -> None:
     session = await RawSession.open(address, "replayer")
     for lease in leases:
-        task = worker_pb2.EvaluateRequest(task_id=lease["task_id"], lease_token=lease["token"], epoch=lease["epoch"])
-        verdict = await session.register_checkpoint(task, f"file:///nowhere/{lease['token']}", step=10_000)
-        answer = worker_pb2.Verdict.Name(verdict.verdict).removeprefix("VERDICT_")
+        answer = await announce_checkpoint(session, lease)
         history.note("replay", request="checkpoint", task_id=lease["task_id"], epoch=lease["epoch"], answer=answer)
     await session.goodbye()
+
+
+async def announce_checkpoint(session: RawSession, lease: Mapping[str, Any]) -> str:
+    """What a master says to a checkpoint under this lease."""
+    task = worker_pb2.EvaluateRequest(task_id=lease["task_id"], lease_token=lease["token"], epoch=lease["epoch"])
+    verdict = await session.register_checkpoint(task, f"file:///nowhere/{lease['token']}", step=10_000)
+    return str(worker_pb2.Verdict.Name(verdict.verdict)).removeprefix("VERDICT_")
 
 
 def _dump(fleet: Fleet) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import grpc
 import redis
 from processes import eventually
 
-from chaos_suite import client_faults, network_faults, process_faults, store_faults
+from chaos_suite import client_faults, network_faults, process_faults, store_faults, zombie_faults
 from chaos_suite.checker import Violation, check
 from chaos_suite.disks import can_mount
 from chaos_suite.evidence import LeaseObserver, all_keys, collect, transitions
@@ -45,7 +45,7 @@ TROUBLE = (
     subprocess.SubprocessError,
 )
 # Imported for what they register.
-FAULT_MODULES = (client_faults, network_faults, process_faults, store_faults)
+FAULT_MODULES = (client_faults, network_faults, process_faults, store_faults, zombie_faults)
 
 
 @dataclass

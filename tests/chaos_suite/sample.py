@@ -46,6 +46,7 @@ def good_history() -> list[Event]:
         moved("a", "claim", "LEASED", "w2", 2),
         run("start", "a", 2, pid=22, resumed_from=2, step=2),
         run("end", "a", 2, pid=22, resumed_from=2, step=GOOD.steps),
+        event("zombie", request="failure", task_id="a", epoch=1, answer="STALE"),
         moved("a", "complete", "SUCCEEDED", "w2", 2),
         event("seen", task_id="a", state="SUCCEEDED", fitness=fitness),
         moved("p", "claim", "LEASED", "w2", 1),
