@@ -130,9 +130,10 @@ class SessionStream:
                 # Goodbye was said. Hanging up before the master has read it would look like a break.
                 await asyncio.wait((reader,), timeout=_GOODBYE_SECONDS)
                 return
-            # The reader's error carries the stream's status; the writer's often only says that it is over.
+            # The reader's error carries the stream's status; the writer's often only says that it is over, unless it
+            # was the writer that gave up.
             await asyncio.wait((reader,), timeout=0.1)
-            for task in (reader, writer):
+            for task in (writer, reader) if self._call.cancelled() else (reader, writer):
                 if task.done():
                     task.result()
         finally:
@@ -150,7 +151,10 @@ class SessionStream:
             self._take(down)
 
     async def _read(self) -> worker_pb2.SessionDown:
-        down = await self._call.read()
+        try:
+            down = await self._call.read()
+        except asyncio.CancelledError:
+            raise _own_cancellation("the stream was given up") from None
         if down is grpc.aio.EOF:
             code = await self._call.code()
             if code is grpc.StatusCode.OK:
@@ -268,7 +272,10 @@ class SessionStream:
     async def _write(self, up: worker_pb2.SessionUp) -> None:
         try:
             async with asyncio.timeout(self._silence_seconds()):
-                await self._call.write(up)
+                try:
+                    await self._call.write(up)
+                except asyncio.CancelledError:
+                    raise _own_cancellation("the stream was given up") from None
         except TimeoutError:
             raise Unreachable("the master doesn't read what is sent") from None
         except asyncio.InvalidStateError as error:
@@ -306,3 +313,13 @@ class SessionStream:
         if await self._find_better_master(self._silence_seconds()):
             raise Unreachable(f"{silence}, and another one serves")
         log.warning("session.silent", health=health.value, seconds=round(self._contact.age_seconds(), 1))
+
+
+def _own_cancellation(what: str) -> BaseException:
+    """What a CancelledError out of a call's read or write means.
+
+    gRPC raises it for this task's own cancellation, and also when the call was cancelled by another of our tasks: a
+    write that takes too long, say, cancels the whole call under the reader. That only ends the stream.
+    """
+    task = asyncio.current_task()
+    return asyncio.CancelledError() if task is not None and task.cancelling() else Unreachable(what)
