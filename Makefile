@@ -1,6 +1,7 @@
 # Tenure's front door. Needs Python 3.11 or newer and make; everything else is installed into .venv by itself.
 #
 #   make test TESTS=tests/unit ARGS="-x -k lease"    these tests only, with these pytest arguments
+#   make test JOBS=8                                 tests run in so many processes (all: cores + 1; chosen ones: 0)
 #   make chaos SEEDS=50                              a table of faults and recoveries (docs/chaos.md)
 #   make demo ARGS="--trials 12 --no-chaos"          arguments of `tenure demo`
 #   make setup PYTHON=python3.13                     another Python than the first found
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint proto compat chaos bench docs clean
+.PHONY: help setup demo test lint proto compat chaos simulate mutants bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,7 +30,7 @@ else
 test: lint
 endif
 test: ## lint, then all tests (TESTS=… only those, without lint; ARGS=… for pytest)
-	@$(BIN)/pytest $(TESTS) $(ARGS)
+	@$(BIN)/pytest -n $(or $(JOBS),$(if $(TESTS),0,auto)) --dist worksteal $(TESTS) $(ARGS)
 
 lint: setup ## style, format, types, generated files
 	@$(BIN)/python scripts/lint.py
@@ -46,6 +47,12 @@ compat: setup ## the protocol and the package on the oldest, newest and middle v
 chaos: setup ## every fault-injection test, the long ones too; SEEDS=50 or 7-9 (MINUTES=… FAULTS=…): that many seeds of chaos
 	@$(if $(SEEDS),PYTHONPATH=tests $(BIN)/python -P -m chaos_suite --seeds $(SEEDS) \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(FAULTS),--faults $(FAULTS)) $(ARGS),$(BIN)/pytest -m chaos $(ARGS))
+
+simulate: setup ## 10,000 workers, 1,000,000 tasks, the real Lua scripts, virtual time (ARGS=… for it, docs/simulation.md)
+	@PYTHONPATH=tests $(BIN)/python -P -m simulation $(ARGS)
+
+mutants: setup ## break the Lua scripts in known ways, and see that tests/stateful notices each (ARGS=… for it)
+	@PYTHONPATH=tests $(BIN)/python -P -m stateful.mutants $(ARGS)
 
 bench: setup ## measure Tenure (BENCH=bench/… only that one, ARGS=… for it)
 	@for script in $(or $(BENCH),$(wildcard bench/*.py)); do $(BIN)/python "$$script" $(ARGS) || exit 1; done

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 import structlog
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes ``-n auto`` means: tests that wait for real processes leave time on every core."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)
