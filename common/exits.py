@@ -19,6 +19,7 @@ class ExitCode(enum.IntEnum):
     REFUSED = 5
     TIMED_OUT = 6
     SUPERSEDED = 7
+    PREEMPTED = 8
     INTERNAL = 70
     INTERRUPTED = 130
 
@@ -32,6 +33,7 @@ EXIT_CODE_MEANING: dict[ExitCode, str] = {
     ExitCode.REFUSED: "the state of things forbids it: wrong state, port or data directory in use, unsuitable store",
     ExitCode.TIMED_OUT: "what was waited for did not happen in time",
     ExitCode.SUPERSEDED: "a newer worker process has this worker's id; starting this one again would end that one",
+    ExitCode.PREEMPTED: "the worker had notice that its machine is taken away, and has handed back what it held",
     ExitCode.INTERNAL: "an error inside Tenure",
     ExitCode.INTERRUPTED: "stopped by Ctrl-C",
 }

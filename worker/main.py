@@ -22,12 +22,13 @@ def run(settings: WorkerSettings) -> int:
     """Run a worker until it is told to end.
 
     The first SIGTERM or SIGINT drains: runs save and are handed back, their verdicts are awaited, within
-    ``drain_grace_seconds``. A second one kills. SIGHUP does nothing.
+    ``drain_grace_seconds``. A second one kills. SIGUSR1 is a preemption notice: a drain within
+    ``preemption_grace_seconds``, which the first SIGTERM that follows doesn't cut short. SIGHUP does nothing.
 
     Returns:
         The process's exit code, see common/exits.py: 0 drained or shut down, 1 a drain cut short by a second signal,
-        5 a master that refuses this worker, 7 superseded by a newer process with this worker's id, 70 crashed, else
-        that of the error that kept it from starting, which is one line on stderr beside the log's.
+        5 a master that refuses this worker, 7 superseded by a newer process with this worker's id, 8 preempted, 70
+        crashed, else that of the error that kept it from starting, which is one line on stderr beside the log's.
     """
     configure_logs("worker", settings.log_format, settings.log_level)
     try:
@@ -55,6 +56,7 @@ async def _run(settings: WorkerSettings, identity: Identity) -> ExitCode:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, supervisor.signalled)
+    loop.add_signal_handler(signal.SIGUSR1, supervisor.preempted, "signal")
     # A handler, not SIG_IGN: that would be inherited by everything an evaluation starts.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     return await supervisor.run()

@@ -32,6 +32,7 @@ REPLACEMENTS = (
     "stuck",
     "start_failed",
 )
+NOTICES = ("signal", "file", "url")
 _RUN_BUCKETS = (0.1, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)
 _GAP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30, 300)
 
@@ -82,6 +83,16 @@ class Instruments:
         self.checkpoint_size_bytes = Gauge(
             "tenure_worker_checkpoint_size_bytes", "Size of the last checkpoint.", registry=registry
         )
+        self.preemption_notices = Counter(
+            "tenure_worker_preemption_notices", "Preemption notices, by source.", ["source"], registry=registry
+        )
+        self.preemption_poll_failures = Counter(
+            "tenure_worker_preemption_poll_failures",
+            "Looks at the preemption URL or file that gave no answer.",
+            registry=registry,
+        )
+        for source in NOTICES:
+            self.preemption_notices.labels(source)
         for outcome in OUTCOMES:
             self.tasks.labels(outcome)
         for reason in REPLACEMENTS:

@@ -35,6 +35,7 @@ class StopReason(enum.Enum):
 
     CANCELLED = "cancelled"
     DRAIN = "drain"
+    PREEMPTED = "preempted"
     TIMEOUT = "timeout"
     NO_PROGRESS = "no_progress"
     # The rest are revocations and their like: the lease is somebody else's.
@@ -59,6 +60,9 @@ class StopReason(enum.Enum):
 _RULES = {
     StopReason.CANCELLED: _Rule(Kind.OUTCOME_RELEASE, "Cancelled", "stopped because it was cancelled"),
     StopReason.DRAIN: _Rule(Kind.OUTCOME_RELEASE, "WorkerDrained", "handed back unfinished because the worker drains"),
+    StopReason.PREEMPTED: _Rule(
+        Kind.OUTCOME_RELEASE, "WorkerPreempted", "handed back unfinished because the worker's machine is taken away"
+    ),
     StopReason.TIMEOUT: _Rule(Kind.OUTCOME_FAILURE, "TaskTimeout", "did not end within its timeout"),
     StopReason.NO_PROGRESS: _Rule(
         Kind.OUTCOME_FAILURE, "ProgressDeadlineExceeded", "reported no progress within its progress deadline"

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from tenure.common import ids, limits, paths
 from tenure.common.addresses import Address, parse_address, parse_addresses
 from tenure.common.errors import InvalidInput, InvalidSetting
+from tenure.worker.preemption import NoticeSource, checked_url, parse_headers, parse_pattern
 
 HTTP_PORT = 9152
 _REFERENCE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
@@ -69,6 +70,27 @@ class WorkerSettings(BaseSettings):
     """From the first SIGTERM: how long evaluations may take to save and stop, and verdicts to arrive. Hazard: whoever
     sends the SIGTERM must wait longer than this before SIGKILL (Kubernetes waits 30 s by default)."""
 
+    preemption_grace_seconds: float = Field(25.0, ge=0, le=_DAY_SECONDS)
+    """The same from a preemption notice. Hazard: Azure and GCP leave 30 s, AWS two minutes, Slurm what it was told."""
+
+    preemption_file: Path | None = None
+    """A file whose appearance is a preemption notice."""
+
+    preemption_url: str = ""
+    """Asked again and again: an answer of 200 that matches ``preemption_match`` is a preemption notice."""
+
+    preemption_headers: str = ""
+    """``Name: value[,Name: value…]``, sent to ``preemption_url``."""
+
+    preemption_match: str = ""
+    """A regular expression, searched for in the answer. Empty: every answer of 200 is a notice."""
+
+    preemption_token_url: str = ""
+    """AWS's IMDSv2: asked (PUT) for the token that ``preemption_url`` wants."""
+
+    preemption_poll_seconds: float = Field(5.0, ge=0.1, le=3600)
+    """How often the file and the URL are looked at, give or take a fifth."""
+
     stop_grace_seconds: float = Field(5.0, ge=0, le=_DAY_SECONDS)
     """How long an evaluation may take to stop when it is cancelled, lost or over a limit, before it is killed."""
 
@@ -118,6 +140,18 @@ class WorkerSettings(BaseSettings):
         """``labels``, parsed."""
         return _parse_labels(self.labels)
 
+    @property
+    def notices(self) -> NoticeSource:
+        """Where preemption notices come from, parsed."""
+        return NoticeSource(
+            self.preemption_file,
+            checked_url(self.preemption_url, "preemption_url"),
+            parse_headers(self.preemption_headers, "preemption_headers"),
+            parse_pattern(self.preemption_match, "preemption_match"),
+            checked_url(self.preemption_token_url, "preemption_token_url"),
+            self.preemption_poll_seconds,
+        )
+
     def is_explicit(self, name: str) -> bool:
         """Whether somebody chose this setting, by argument or environment."""
         return name in self.model_fields_set
@@ -149,7 +183,7 @@ class WorkerSettings(BaseSettings):
     @model_validator(mode="after")
     def _check_texts(self) -> Self:
         """What has a parser of its own is parsed once, for its error."""
-        _ = (self.masters, self.listen_address, self.advertise_address, self.http_address, self.label_map)
+        _ = (self.masters, self.listen_address, self.advertise_address, self.http_address, self.label_map, self.notices)
         if self.worker_id:
             try:
                 ids.check_id(self.worker_id, "worker_id")
@@ -191,6 +225,8 @@ _EXPECTED = {
     "compression": "none or gzip",
     "drain_grace_seconds": "seconds, at least 0",
     "stop_grace_seconds": "seconds, at least 0",
+    "preemption_grace_seconds": "seconds, at least 0",
+    "preemption_poll_seconds": "seconds, from 0.1 to 3600",
     "tasks_per_executor": "an integer of at least 0 (never replace)",
     "max_parameters": "an integer of at least 0 (no cap)",
     "rpc_timeout_seconds": "seconds, above 0, at most 3600",

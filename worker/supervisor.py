@@ -25,6 +25,7 @@ from tenure.worker.link import Link, Refused, Superseded
 from tenure.worker.machine import Machine, wire_metrics
 from tenure.worker.metrics import Instruments, StateCollector
 from tenure.worker.output import RunLogs
+from tenure.worker.preemption import PreemptionWatch
 from tenure.worker.push_client import PushLink
 from tenure.worker.push_service import WorkerServicer
 from tenure.worker.runs import StopReason
@@ -89,12 +90,19 @@ class Supervisor:
         self._link: Link | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = Leaving.NOT
+        self._preempted = False
+        self._told_to_end = False
         self._leaving_changed = asyncio.Event()
 
     # -- what others ask of it ------------------------------------------------------------------------------------
 
     def signalled(self) -> None:
         """SIGTERM or SIGINT: the first drains, the second kills."""
+        if self._leaving >= Leaving.DRAIN and self._preempted and not self._told_to_end:
+            # Whoever takes the machine away says so first, and sends the usual signal later.
+            self._told_to_end = True
+            return
+        self._told_to_end = True
         self.leave(Leaving.KILL if self._leaving >= Leaving.DRAIN else Leaving.DRAIN, "signal")
 
     def leave(self, how: Leaving, reason: str) -> None:
@@ -104,6 +112,14 @@ class Supervisor:
             self._leaving = how
             self._leaving_changed.set()
             self._leaving_changed = asyncio.Event()
+
+    def preempted(self, source: str) -> None:
+        """A notice (``signal``, ``file`` or ``url``) that the machine is about to be taken away: drain now."""
+        log.warning("worker.preemption_notice", source=source, runs=len(self._holdings.runs))
+        self._instruments.preemption_notices.labels(source).inc()
+        if self._leaving < Leaving.DRAIN:
+            self._preempted = True
+            self.leave(Leaving.DRAIN, "preemption notice")
 
     def drain(self, drain: worker_pb2.Drain) -> None:
         """A master asks to take no more tasks (cordon), to hand back what runs too, or to go on as usual."""
@@ -143,6 +159,8 @@ class Supervisor:
         self._spawn(self._link.run(), "link")
         for slot in self._holdings.slots:
             self._spawn(slot.serve(), f"slot-{slot.index}")
+        if self._settings.notices.watched:
+            self._spawn(self._watch_notices(), "preemption")
         self._servers.serving(True)
         if self._settings.ready_file is not None:
             write_ready_file(self._settings.ready_file, self._identity.worker_id, self._servers)
@@ -232,6 +250,10 @@ class Supervisor:
                 return ExitCode.REFUSED
         return await self._leave()
 
+    async def _watch_notices(self) -> None:
+        watch = PreemptionWatch(self._settings.notices, self._instruments.preemption_poll_failures.inc)
+        self.preempted(await watch.notice())
+
     async def _leave(self) -> ExitCode:
         """Leave as told: finish or hand back, deliver, say goodbye."""
         loop = asyncio.get_running_loop()
@@ -239,14 +261,16 @@ class Supervisor:
         self._servers.serving(False)
         if self._leaving is Leaving.FINISH:
             await self._unless(Leaving.DRAIN, self._holdings.wait_until_idle())
-        grace = self._settings.drain_grace_seconds
+        settings = self._settings
+        grace = settings.preemption_grace_seconds if self._preempted else settings.drain_grace_seconds
+        reason = StopReason.PREEMPTED if self._preempted else StopReason.DRAIN
         deadline = loop.time() + grace
         if self._leaving is Leaving.DRAIN:
-            self._holdings.stop_all(StopReason.DRAIN, _STOPPING_SHARE * grace)
+            self._holdings.stop_all(reason, _STOPPING_SHARE * grace)
             await self._unless(Leaving.KILL, self._idle_within(_STOPPING_SHARE * grace + _KILL_SECONDS))
         if self._leaving is Leaving.KILL:
             # What they were doing is still handed back: on disk at least.
-            self._holdings.stop_all(StopReason.DRAIN, 0.0)
+            self._holdings.stop_all(reason, 0.0)
             await self._idle_within(_KILL_SECONDS)
         else:
             left = max(0.0, deadline - loop.time())
@@ -257,8 +281,10 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._link.leave("drained"), _GOODBYE_SECONDS)
         killed = self._leaving is Leaving.KILL
-        log.info("worker.left", killed=killed)
-        return ExitCode.NO if killed else ExitCode.OK
+        log.info("worker.left", killed=killed, preempted=self._preempted)
+        if killed:
+            return ExitCode.NO
+        return ExitCode.PREEMPTED if self._preempted else ExitCode.OK
 
     async def _take_down(self) -> None:
         """Whatever is there: tasks, executors, servers, files."""

@@ -79,6 +79,34 @@ def worker(
         float | None,
         typer.Option("--drain-grace-seconds", metavar="S", help="From SIGTERM until it gives up. Default: 60."),
     ] = None,
+    preemption_grace_seconds: Annotated[
+        float | None,
+        typer.Option("--preemption-grace-seconds", metavar="S", help="The same from a preemption notice. Default: 25."),
+    ] = None,
+    preemption_file: Annotated[
+        Path | None,
+        typer.Option("--preemption-file", metavar="FILE", help="Its appearance is a preemption notice."),
+    ] = None,
+    preemption_url: Annotated[
+        str | None,
+        typer.Option("--preemption-url", metavar="URL", help="Asked; 200 and --preemption-match is a notice."),
+    ] = None,
+    preemption_headers: Annotated[
+        str | None,
+        typer.Option("--preemption-headers", metavar="NAME: VALUE[,…]", help="Sent to the URL."),
+    ] = None,
+    preemption_match: Annotated[
+        str | None,
+        typer.Option("--preemption-match", metavar="REGEX", help="What a notice contains. Default: anything."),
+    ] = None,
+    preemption_token_url: Annotated[
+        str | None,
+        typer.Option("--preemption-token-url", metavar="URL", help="Where AWS's IMDSv2 gives tokens."),
+    ] = None,
+    preemption_poll_seconds: Annotated[
+        float | None,
+        typer.Option("--preemption-poll-seconds", metavar="S", help="How often to look. Default: 5."),
+    ] = None,
     stop_grace_seconds: Annotated[
         float | None,
         typer.Option("--stop-grace-seconds", metavar="S", help="For an evaluation that is told to stop. Default: 5."),
@@ -118,7 +146,8 @@ def worker(
     """Run a worker until SIGTERM or Ctrl-C.
 
     The first SIGTERM drains it: evaluations save a checkpoint, their tasks go back without burning an attempt. A
-    second one kills. Every option can also be given as TENURE_WORKER_SLOTS, TENURE_WORKER_WORK_DIR, … in the
+    second one kills. SIGUSR1, a file or a URL is a preemption notice (docs/operations.md): the same, with exit code 8.
+    Every option can also be given as TENURE_WORKER_SLOTS, TENURE_WORKER_WORK_DIR, … in the
     environment.
 
     \b
@@ -126,6 +155,7 @@ def worker(
       tenure worker --master 10.0.0.5:50051
       tenure worker --slots 2 --checkpoints s3://bucket/checkpoints --labels gpu=a100,zone=east
       tenure worker --evaluator my_package.evaluation:evaluate --python-path src
+      tenure worker --preemption-file /run/tenure/preempted
     """
     given = dict(locals())
     from tenure.worker.main import run

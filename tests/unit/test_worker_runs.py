@@ -80,6 +80,7 @@ async def test_a_dead_executor_is_reported_with_its_signal_or_code() -> None:
 REPORTED = {
     StopReason.CANCELLED: (pb.OUTCOME_RELEASE, "Cancelled"),
     StopReason.DRAIN: (pb.OUTCOME_RELEASE, "WorkerDrained"),
+    StopReason.PREEMPTED: (pb.OUTCOME_RELEASE, "WorkerPreempted"),
     StopReason.TIMEOUT: (pb.OUTCOME_FAILURE, "TaskTimeout"),
     StopReason.NO_PROGRESS: (pb.OUTCOME_FAILURE, "ProgressDeadlineExceeded"),
 }

@@ -55,6 +55,8 @@ def _leave_signals_to_the_supervisor() -> None:
     """
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: None)
+    # Slurm may send its notice to every process of a job. Ignored, not handled: so is it by what an evaluation starts.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
     def restore() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
