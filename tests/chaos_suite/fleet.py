@@ -72,6 +72,7 @@ class Fleet:
         self._history = history
         self._slots: dict[str, int] = {}
         self._names = (f"w{number}" for number in itertools.count(1))
+        self._ready: set[str] = set()
         self._starting: set[asyncio.Task[None]] = set()
         self._stack = contextlib.AsyncExitStack()
 
@@ -131,6 +132,7 @@ class Fleet:
     async def start_worker(self, name: str, slots: int | None = None) -> None:
         """Start a worker, again if there was one of this name; returns before it is ready."""
         self._slots[name] = slots or self._slots[name]
+        self._ready.discard(name)
         worker = self.workers.get(name) or WorkerProcess(self.root, name)
         self.workers[name] = worker
         await worker.spawn(
@@ -156,6 +158,7 @@ class Fleet:
         with contextlib.suppress(AssertionError):
             await eventually(over, START_SECONDS)
         if ready.exists() and worker.pid == pid:
+            self._ready.add(name)
             self._history.note("ready", worker=name)
 
     async def all_ready(self) -> None:
@@ -165,6 +168,10 @@ class Fleet:
     def living(self) -> list[str]:
         """Names of workers that run and are not about to leave."""
         return [name for name, each in self.workers.items() if each.returncode is None and name not in self.gone]
+
+    def serving(self) -> list[str]:
+        """Those of them that have come up: a process that is still importing has no handler for SIGTERM yet."""
+        return [name for name in self.living() if name in self._ready]
 
     def slots_of(self, name: str) -> int:
         """How many tasks a worker takes at once."""

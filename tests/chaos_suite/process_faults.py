@@ -17,7 +17,7 @@ DRAIN_SECONDS_MAX = 60.0
 @fault("restart", "work")
 async def worker_kill(scene: Scene) -> None:
     """SIGKILL to a supervisor; it never comes back, another worker joins."""
-    name = scene.pick_worker()
+    name = await scene.pick_worker()
     async with scene.striking("worker_kill", [name]):
         await scene.fleet.kill_worker(name)
     await scene.fleet.replace_worker(name)
@@ -26,7 +26,7 @@ async def worker_kill(scene: Scene) -> None:
 @fault("restart", "work")
 async def worker_reboot(scene: Scene) -> None:
     """A worker's machine goes down hard and comes up again: same name, same directory, with what was spooled there."""
-    name = scene.pick_worker()
+    name = await scene.pick_worker()
     async with scene.striking("worker_reboot", [name]):
         scene.fleet.signal_worker(name, signal.SIGKILL, executors=True)
         await scene.fleet.workers[name].wait()
@@ -37,7 +37,7 @@ async def worker_reboot(scene: Scene) -> None:
 @fault("progress", "work")
 async def worker_pause(scene: Scene) -> None:
     """SIGSTOP to a supervisor and perhaps its executors, for less or more than a lease; then SIGCONT: a zombie."""
-    name = scene.pick_worker()
+    name = await scene.pick_worker()
     seconds = scene.chance.choice((0.5, 2.0, LEASE_SECONDS + 3))
     whole = scene.chance.random() < 0.5
     harms = [name] if seconds > LEASE_SECONDS else []
@@ -50,7 +50,7 @@ async def worker_pause(scene: Scene) -> None:
 @fault("restart", "work")
 async def worker_stop(scene: Scene) -> None:
     """SIGTERM: the worker drains in the middle of its evaluations and leaves; another joins."""
-    name = scene.pick_worker()
+    name = await scene.pick_worker()
     scene.fleet.gone.add(name)
     async with scene.striking("worker_stop", ends=[name], worker=name):
         scene.fleet.workers[name].signal(signal.SIGTERM)
@@ -63,7 +63,7 @@ async def worker_stop(scene: Scene) -> None:
 @fault("restart", "work")
 async def worker_drain(scene: Scene) -> None:
     """An operator drains a worker through a master, and gives it tasks again."""
-    name = scene.pick_worker()
+    name = await scene.pick_worker()
     async with scene.striking("worker_drain", ends=[name], worker=name):
         await asyncio.to_thread(scene.client.drain_worker, name)
         await asyncio.sleep(scene.chance.uniform(0.3, 1.5))
@@ -83,7 +83,7 @@ async def executor_pause(scene: Scene) -> None:
 
 
 async def _signal_executor(scene: Scene, kind: str, number: signal.Signals) -> None:
-    name = scene.pick_worker()
+    name = await scene.pick_worker()
     executors = scene.fleet.workers[name].executors()
     if not executors:
         return

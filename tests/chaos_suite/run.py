@@ -20,7 +20,7 @@ from chaos_suite import client_faults, network_faults, process_faults, store_fau
 from chaos_suite.checker import Violation, check
 from chaos_suite.disks import can_mount
 from chaos_suite.evidence import LeaseObserver, all_keys, collect, transitions
-from chaos_suite.fleet import Fleet
+from chaos_suite.fleet import START_SECONDS, Fleet
 from chaos_suite.history import Event, History, read_lines
 from chaos_suite.plan import STRIKES_DEFAULT, Plan, make_plan
 from chaos_suite.recovery import Recovery, recoveries
@@ -133,7 +133,7 @@ async def _live(fleet: Fleet, plan: Plan, history: History, folder: Path) -> Non
 
 
 async def _strike(scene: Scene) -> None:
-    await eventually(lambda: (scene.fleet.root / "journal.jsonl").exists(), what="the first evaluation")
+    await eventually(lambda: (scene.fleet.root / "journal.jsonl").exists(), START_SECONDS, "the first evaluation")
     kinds = [KINDS[name] for name in scene.plan.kinds]
     while kinds:
         await asyncio.sleep(scene.chance.uniform(*_GAP_SECONDS))

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from chaos_suite.fleet import Fleet
+from processes import eventually
+
+from chaos_suite.fleet import START_SECONDS, Fleet
 from chaos_suite.history import History
 from chaos_suite.plan import Plan
 from tenure.client import Client
@@ -103,9 +105,9 @@ class Scene:
         """Something that must not be, beside the invariants."""
         self.history.note("unexpected", text=text)
 
-    def pick_worker(self) -> str:
-        """One that lives."""
-        return self.chance.choice(self.fleet.living())
+    async def pick_worker(self) -> str:
+        """One that serves."""
+        return self.chance.choice(await eventually(self.fleet.serving, START_SECONDS, "a worker that serves"))
 
     def pick_master(self) -> str:
         """Any."""

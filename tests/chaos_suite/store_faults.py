@@ -30,7 +30,7 @@ async def store_stop(scene: Scene) -> None:
 @fault("restart", "all")
 async def store_and_worker_kill(scene: Scene) -> None:
     """SIGKILL to the store's server and to a worker at one time."""
-    name = scene.pick_worker()
+    name = await scene.pick_worker()
     async with scene.striking("store_and_worker_kill", [name]):
         pid = scene.fleet.store_pid
         os.kill(pid, signal.SIGKILL)
@@ -126,7 +126,7 @@ async def checkpoint_disk_full(scene: Scene) -> None:
 @fault("progress", "work", mounts=True)
 async def worker_disk_full(scene: Scene) -> None:
     """No byte is left in a worker's directory: its results have their room all the same."""
-    name = scene.pick_worker()
+    name = await scene.pick_worker()
     async with scene.striking("worker_disk_full", worker=name):
         await asyncio.to_thread(scene.fleet.disks.fill, name)
         await asyncio.sleep(2.5)

@@ -21,7 +21,7 @@ STALE_WRITES = ("failure", "release", "loss", "out_of_memory")
 @fault("restart", "all")
 async def zombie_writes(scene: Scene) -> None:
     """A worker is killed; once another has its task, every kind of write is sent under the old lease."""
-    name = scene.pick_worker()
+    name = await scene.pick_worker()
     old = [lease for lease in await asyncio.to_thread(_leases, scene) if lease["worker"] == name]
     async with scene.striking("zombie_writes", [name]):
         await scene.fleet.kill_worker(name)
