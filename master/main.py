@@ -57,6 +57,7 @@ async def _run(settings: MasterSettings) -> int:
             prefix=settings.key_prefix,
             shards=settings.shards,
             memory_bytes_max=settings.store_memory_max_bytes,
+            replicas=settings.store_replicas,
         ),
         metrics.observe_script,
     )

@@ -34,13 +34,18 @@ class MasterSettings(BaseSettings):
     """Where /metrics, /healthz and /readyz are. Only the default is moved to the next free port when it is taken."""
 
     store: str = "embedded"
-    """``embedded``, or ``redis://``, ``rediss://`` or ``unix://`` URL. Several masters may share a URL."""
+    """``embedded``, or a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://HOST:PORT,…/SERVICE`` URL.
+    Several masters may share a URL."""
 
     data_dir: Path = Field(default_factory=paths.master_data_dir)
     """The embedded store's directory; one master at a time."""
 
     durability: Literal["strict", "relaxed"] | None = None
     """``strict``: an acknowledged write is on disk. ``relaxed``: within about a second. None: strict if possible."""
+
+    store_replicas: int = Field(0, ge=0, le=16)
+    """How many replicas of the store must have a write before it is acknowledged. Hazard: with fewer replicas alive,
+    nothing is acknowledged. Give 1 where a failover must lose nothing, and run at least two replicas."""
 
     key_prefix: str = Field("tenure", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")
     """First part of every key, so that several Tenures can share a server."""
@@ -143,6 +148,13 @@ class MasterSettings(BaseSettings):
                 field="retry_base_seconds",
                 given=self.retry_base_seconds,
                 expected=f"at most retry_max_seconds ({self.retry_max_seconds:g})",
+            )
+        if self.store_replicas and self.store == "embedded":
+            raise InvalidSetting(
+                "needs a store with replicas",
+                field="store_replicas",
+                given=self.store_replicas,
+                expected="0 with the embedded store",
             )
         return self
 

@@ -22,7 +22,8 @@ def master(
         typer.Option(
             "--store",
             metavar="URL|embedded",
-            help="redis://, rediss:// or unix:// URL; embedded (the default) starts a Valkey of its own.",
+            help="redis://, rediss://, unix:// or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE URL; "
+            "embedded (the default) starts a Valkey of its own.",
         ),
     ] = None,
     data_dir: Annotated[
@@ -35,6 +36,14 @@ def master(
             "--durability",
             metavar="strict|relaxed",
             help="What is acknowledged is on disk, or within a second. Default: strict where the store can.",
+        ),
+    ] = None,
+    store_replicas: Annotated[
+        int | None,
+        typer.Option(
+            "--store-replicas",
+            metavar="N",
+            help="Replicas that must have a write before it is acknowledged. Default: 0.",
         ),
     ] = None,
     key_prefix: Annotated[
@@ -103,6 +112,7 @@ def master(
       tenure master
       tenure master --listen 0.0.0.0:50051 --data-dir /var/lib/tenure/master
       tenure master --store redis://store-1:6379/0 --durability strict --log-format json
+      tenure master --store redis+sentinel://s-1:26379,s-2:26379,s-3:26379/tenure --store-replicas 1
     """
     given = dict(locals())
     from tenure.master.main import run

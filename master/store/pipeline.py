@@ -31,6 +31,8 @@ from tenure.master.store.scripts import Script, load_scripts
 
 # Each waiting call is somebody's request: past this the master sheds instead of growing.
 WAITING_CALLS_MAX = 50_000
+# Below the socket's timeout, so that the answer says what is missing.
+CONFIRMATION_MS_MAX = 5_000
 
 # What a server says while it can't serve for a while. redis-py takes the first word off where it knows it by class.
 PASSING_ERRORS = (ReadOnlyError, ClusterDownError, TryAgainError)
@@ -68,20 +70,51 @@ class _Command:
         return sum(len(call.items) for call in self.calls) or 1
 
 
+@dataclass(frozen=True)
+class Confirmation:
+    """What a pipeline that writes ends with.
+
+    Attributes:
+        command: ``WAITAOF`` (fsynced) or ``WAIT`` (received).
+        local: Servers that must have fsynced, the primary: 1 or 0.
+        replicas: Replicas that must have it.
+    """
+
+    command: str
+    local: int
+    replicas: int
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The command as it is sent."""
+        counts = (self.local, self.replicas) if self.command == "WAITAOF" else (self.replicas,)
+        return (self.command, *counts, CONFIRMATION_MS_MAX)
+
+    def is_met(self, reply: Any) -> bool:
+        """Whether the server's answer says so."""
+        if isinstance(reply, Exception):
+            return False
+        if self.command == "WAIT":
+            return int(reply) >= self.replicas
+        return int(reply[0]) >= self.local and int(reply[1]) >= self.replicas
+
+
 class Pipeline:
     """Carries script calls to one server.
 
     Args:
         pool: Where connections come from; the pipeline holds one of its own.
-        wait_aof: Whether each pipeline that writes ends with WAITAOF 1 (the append-only file is fsynced).
+        confirmation: What each pipeline that writes ends with: fsynced, or received by replicas; or None.
         observe: Called with script name, seconds of the round trip it was part of, and items.
 
     A call that fails with StoreUnavailable may or may not have been carried out; every script is safe to send again.
     """
 
-    def __init__(self, pool: redis_asyncio.ConnectionPool, *, wait_aof: bool, observe: ObserveScript) -> None:
+    def __init__(
+        self, pool: redis_asyncio.ConnectionPool, *, confirmation: Confirmation | None, observe: ObserveScript
+    ) -> None:
         self._pool = pool
-        self._wait_aof = wait_aof
+        self._confirmation = confirmation
         self._observe = observe
         self._scripts = load_scripts()
         self._waiting: list[_Call] = []
@@ -178,10 +211,13 @@ class Pipeline:
         for index, command in enumerate(commands):
             if _stopped_at_an_item(command, replies[index]):
                 replies[index] = await self._one_by_one(connection, command)
-        if self._wait_aof and any(command.script.writes for command in commands):
-            (fsynced,) = await self._exchange(connection, [("WAITAOF", 1, 0, 5000)])
-            if isinstance(fsynced, Exception) or int(fsynced[0]) < 1:
-                raise StoreUnavailable("the store did not confirm that the write is on its disk", given=fsynced)
+        if self._confirmation is not None and any(command.script.writes for command in commands):
+            (confirmed,) = await self._exchange(connection, [self._confirmation.arguments])
+            if not self._confirmation.is_met(confirmed):
+                raise StoreUnavailable(
+                    "the store did not confirm that the write is on its disk and replicas",
+                    given=f"{self._confirmation.command}: {confirmed}",
+                )
         return replies
 
     async def _one_by_one(self, connection: Any, command: _Command) -> list[Any]:

@@ -12,11 +12,12 @@ from redis.exceptions import RedisError, ResponseError
 
 from tenure.common.errors import InvalidSetting, StoreUnavailable, TenureError, UnsuitableStore
 from tenure.master.store.keys import SCHEMA_VERSION, Keys
-from tenure.master.store.pipeline import translate
+from tenure.master.store.pipeline import Confirmation, translate
+from tenure.master.store.sentinel import SENTINEL_SCHEMES, make_sentinel_pool
 
 VERSION_MIN = (7, 0)
 VERSIONS = "7.0 or newer, or Valkey"
-SCHEMES = ("redis", "rediss", "unix")
+SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
 EVICTION_FREE_POLICY = "noeviction"
 Durability = Literal["strict", "relaxed"]
 
@@ -57,14 +58,18 @@ def make_pool(url: str) -> redis_asyncio.ConnectionPool:
         options["socket_keepalive"] = True
     try:
         parts = urlsplit(url)
-        pool = redis_asyncio.ConnectionPool.from_url(url, **options)
+        pool: redis_asyncio.ConnectionPool
+        if scheme in SENTINEL_SCHEMES:
+            pool = make_sentinel_pool(url, options)
+        else:
+            pool = redis_asyncio.ConnectionPool.from_url(url, **options)
         # Options that no connection has are only found when one is made.
         pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, LookupError, RedisError) as error:
         raise _not_a_url(url, f": {error}") from None
     if scheme == "unix" and not parts.path:
         raise _not_a_url(url, ": it has no path")
-    if scheme != "unix" and parts.path not in ("", "/") and not re.fullmatch(r"/[0-9]+", parts.path):
+    if scheme in ("redis", "rediss") and parts.path not in ("", "/") and not re.fullmatch(r"/[0-9]+", parts.path):
         raise _not_a_url(url, ": the part after the slash is the number of a database")
     if pool.connection_kwargs.get("decode_responses"):
         raise _not_a_url(url, ": decode_responses can't be used")
@@ -76,14 +81,15 @@ def _not_a_url(url: str, why: str) -> InvalidSetting:
         f"is not a store URL{why}",
         field="store",
         given=without_password(url),
-        expected="give `embedded`, redis://HOST:PORT/DB, rediss://… or unix:///PATH/TO/SOCKET",
+        expected="give `embedded`, redis://HOST:PORT/DB, rediss://…, unix:///PATH/TO/SOCKET "
+        "or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE",
     )
 
 
 def without_password(url: str) -> str:
     """The URL as it may be logged, whether it is one or not."""
     shown = re.sub(r"(?<=//)([^/?#@:]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
+    return re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", shown)
 
 
 async def examine(client: redis_asyncio.Redis, url: str) -> ServerFacts:
@@ -160,6 +166,25 @@ def settle_durability(facts: ServerFacts, wanted: Durability | None, url: str) -
             expected=remedy,
         )
     return "relaxed", False, f"acknowledged writes can be lost when the store restarts: {remedy}"
+
+
+def settle_confirmation(
+    facts: ServerFacts, durability: Durability, wait_aof: bool, replicas: int, url: str
+) -> Confirmation | None:
+    """What must confirm each write before it is acknowledged, beyond the server's own answer.
+
+    Args:
+        facts: Of the primary.
+        durability: The one that is settled.
+        wait_aof: As :func:`settle_durability` says.
+        replicas: How many replicas must have the write: on their disks where the server can tell (WAITAOF) and
+            durability is ``strict``, else in their memory (WAIT).
+        url: Behind sentinels the primary may be another tomorrow, with other settings: there each write is confirmed.
+    """
+    if replicas and not (facts.wait_aof and durability == "strict"):
+        return Confirmation("WAIT", 0, replicas)
+    changes = url.startswith(SENTINEL_SCHEMES) and facts.wait_aof and durability == "strict"
+    return Confirmation("WAITAOF", 1, replicas) if wait_aof or replicas or changes else None
 
 
 async def check_schema(client: redis_asyncio.Redis, keys: Keys, url: str) -> None:

@@ -14,12 +14,14 @@ from tenure.master.store.events import EventLog
 from tenure.master.store.keys import Keys
 from tenure.master.store.pipeline import ObserveScript, Pipeline, translate
 from tenure.master.store.searches import Fsck, SearchStore
+from tenure.master.store.sentinel import close_sentinels
 from tenure.master.store.server import (
     Durability,
     ServerFacts,
     check_schema,
     examine,
     make_pool,
+    settle_confirmation,
     settle_durability,
     without_password,
 )
@@ -36,13 +38,14 @@ class StoreOptions:
     """How to open a store.
 
     Attributes:
-        url: ``embedded``, or a ``redis://``, ``rediss://`` or ``unix://`` URL.
+        url: ``embedded``, or a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URL.
         data_dir: The embedded store's directory; unused otherwise.
         durability: ``strict``, ``relaxed``, or None for the best that the server gives.
         lease_ttl_ms: How long a lease lives without renewal.
         prefix: First part of every key.
         shards: Hash tags that searches are spread over; fixed when a store is made.
         memory_bytes_max: The embedded server's maxmemory; 0 = none.
+        replicas: How many replicas must have a write before it is acknowledged.
     """
 
     url: str = EMBEDDED
@@ -52,6 +55,7 @@ class StoreOptions:
     prefix: str = "tenure"
     shards: int = 1
     memory_bytes_max: int = 0
+    replicas: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ class Store:
         self._data = embedded[1] if embedded else None
         self._pool = pool
         self._client = redis_asyncio.Redis(connection_pool=pool)
-        self._pipeline = Pipeline(pool, wait_aof=wait_aof, observe=observe)
+        confirmation = settle_confirmation(facts, self.durability, wait_aof, options.replicas, options.url)
+        self._pipeline = Pipeline(pool, confirmation=confirmation, observe=observe)
         self.tasks = TaskStore(self._pipeline, keys, options.lease_ttl_ms)
         self.searches = SearchStore(self._pipeline, keys)
         self.workers = WorkerRegistry(self._pipeline, keys)
@@ -118,6 +123,7 @@ class Store:
         await self._pipeline.close()
         await self._client.aclose()
         await self._pool.aclose()
+        await close_sentinels(self._pool)
         if self.embedded is not None and self._data is not None:
             await self.embedded.stop()
             self._data.release()
@@ -154,6 +160,7 @@ async def open_store(options: StoreOptions, observe: ObserveScript = _ignore) ->
         await check_schema(client, keys, url)
     except BaseException:
         await pool.aclose()
+        await close_sentinels(pool)
         if embedded is not None:
             await embedded[0].stop()
             embedded[1].release()
