@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tenure.client.specs import task_spec
     from tenure.client.tasks import TaskFailed, TaskHandle, TaskResult
     from tenure.common.errors import TenureError
+    from tenure.common.retry import Jitter, RetryPolicy, RetryRule
     from tenure.common.spec import Config, Requirements, TaskSpec
     from tenure.common.states import TaskState
 
@@ -59,6 +60,9 @@ _HOMES = {
     "TaskEvent": "tenure.client.records",
     "TaskRecord": "tenure.client.records",
     "TaskVerdict": "tenure.client.records",
+    "Jitter": "tenure.common.retry",
+    "RetryPolicy": "tenure.common.retry",
+    "RetryRule": "tenure.common.retry",
     "WorkerRecord": "tenure.client.broker_records",
     "TenureError": "tenure.common.errors",
     "Config": "tenure.common.spec",
@@ -75,8 +79,11 @@ __all__ = [
     "EventBatch",
     "Failure",
     "FsckReport",
+    "Jitter",
     "ProgressReport",
     "Requirements",
+    "RetryPolicy",
+    "RetryRule",
     "Search",
     "SearchStatus",
     "Stats",

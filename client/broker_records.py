@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tenure.common.retry import RetryPolicy
 from tenure.common.states import TaskState
+from tenure.proto.convert import retry_from_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class SearchStatus:
         tasks: Number of tasks by state.
         oldest_queued_ms: Age of the oldest QUEUED task.
         best_fitness: The highest ``fitness`` of a SUCCEEDED task, ``best_task_id``; None while there is none.
+        retry: Its retry policy; None: the master's settings.
     """
 
     name: str
@@ -35,6 +38,7 @@ class SearchStatus:
     last_ended_unix_ms: int
     best_fitness: float | None
     best_task_id: str
+    retry: RetryPolicy | None = None
 
     @property
     def open(self) -> int:
@@ -62,6 +66,7 @@ class SearchStatus:
             last_ended_unix_ms=message.last_ended_unix_ms,
             best_fitness=message.best_fitness if message.HasField("best_fitness") else None,
             best_task_id=message.best_task_id,
+            retry=retry_from_message(message.retry) if message.HasField("retry") else None,
         )
 
 

@@ -14,6 +14,7 @@ from tenure.client.records import EventBatch, TaskRecord, TaskVerdict
 from tenure.client.search import Search
 from tenure.client.watch import watch_events
 from tenure.common import ids
+from tenure.common.retry import RetryPolicy
 from tenure.common.states import TaskState
 from tenure.proto import tenure_pb2
 
@@ -81,6 +82,7 @@ class Client:
         weight: float | None = None,
         max_leased: int | None = None,
         architecture_format: str | None = None,
+        retry: RetryPolicy | Literal["default"] | None = None,
     ) -> Search:
         """The search of this name; the same object each time.
 
@@ -94,12 +96,13 @@ class Client:
             search = self._searches.get(name)
             if search is None:
                 search = self._searches[name] = Search(self._connection, name)
-        if any(value is not None for value in (priority, weight, max_leased, architecture_format)):
+        if any(value is not None for value in (priority, weight, max_leased, architecture_format, retry)):
             search.put(
                 priority=priority,
                 weight=weight,
                 max_leased=max_leased,
                 architecture_format=architecture_format,
+                retry=retry,
             )
         return search
 

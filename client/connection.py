@@ -21,7 +21,7 @@ import grpc
 import tenacity
 
 from tenure.common import errors, limits
-from tenure.common.addresses import parse_addresses
+from tenure.common.addresses import expand, parse_addresses
 from tenure.common.errors import (
     ERROR_METADATA_KEY,
     InvalidSetting,
@@ -43,6 +43,8 @@ TRY_SECONDS_MAX = 30.0
 _TRY_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_FIRST = 0.1
 _PAUSE_SECONDS_MAX = 5.0
+# Channels to addresses that a name no longer has, kept for calls that are still under way there.
+_RETIRED_MAX = 16
 
 _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
@@ -84,8 +86,9 @@ class Connection:
     """Calls masters. Thread-safe; make it after a fork, not before.
 
     Args:
-        master: ``host:port`` of one master, or of several, separated by commas. None: ``$TENURE_MASTER``,
-            else 127.0.0.1:50051.
+        master: ``host:port`` of one master, or of several, separated by commas. A name with several addresses in DNS
+            is several masters, and is looked up again after each round over them. None: ``$TENURE_MASTER``, else
+            127.0.0.1:50051.
         timeout_seconds: How long a call is tried again before it raises; None = for ever.
         compression: ``gzip`` compresses what is sent.
 
@@ -101,7 +104,8 @@ class Connection:
         compression: Literal["gzip"] | None = None,
     ) -> None:
         text = master if master is not None else os.environ.get("TENURE_MASTER") or DEFAULT_MASTER
-        self.addresses = tuple(str(address) for address in parse_addresses(text, "master"))
+        self._names = parse_addresses(text, "master")
+        self.addresses = tuple(map(str, self._names))
         if timeout_seconds is not None and not timeout_seconds > 0:
             raise InvalidSetting(
                 "must be above 0",
@@ -113,9 +117,13 @@ class Connection:
             raise InvalidSetting("unknown compression", field="compression", given=compression, expected="gzip or None")
         self.timeout_seconds = timeout_seconds
         codec = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
-        self._masters = tuple(self._open(address, codec) for address in self.addresses)
+        self._codec = codec
+        self._looking_up = threading.Lock()
+        self._masters: tuple[Master, ...] = ()
+        self._retired: list[Master] = []
         self._current = 0
         self._closed = threading.Event()
+        self._look_up()
 
     def call(
         self,
@@ -140,7 +148,7 @@ class Connection:
         until = deadline or Deadline.after(self.timeout_seconds)
 
         def once() -> Any:
-            master = self._masters[self._current]
+            master = self._master()
             try:
                 return getattr(master.stub, method)(request, timeout=until.at_most(try_seconds_max))
             except grpc.RpcError as error:
@@ -160,7 +168,7 @@ class Connection:
         """
 
         def once() -> tuple[Any, Any, Master]:
-            master = self._masters[self._current]
+            master = self._master()
             call = getattr(master.stub, method)(make_request())
             try:
                 return call, next(call), master
@@ -189,10 +197,29 @@ class Connection:
     def close(self) -> None:
         """End calls that run, and every later one. Safe to call twice."""
         self._closed.set()
-        for master in self._masters:
-            master.channel.close()
+        with self._looking_up:
+            for master in (*self._masters, *self._retired):
+                master.channel.close()
 
     # ---- inside --------------------------------------------------------------------------------------------
+
+    def _master(self) -> Master:
+        """Who is asked now. The masters may be others after every look-up."""
+        masters = self._masters
+        return masters[self._current % len(masters)]
+
+    def _look_up(self) -> None:
+        """Find out whom the names stand for now. Whoever stays keeps its channel; those that are gone are hung up later."""
+        with self._looking_up:
+            known = {master.address: master for master in self._masters}
+            addresses = [str(address) for address in expand(self._names)]
+            if self.closed or set(addresses) == known.keys():
+                return
+            self._masters = tuple(known.get(each) or self._open(each, self._codec) for each in addresses)
+            # Others may be calling there at this moment.
+            self._retired += [known[address] for address in sorted(known.keys() - set(addresses))]
+            while len(self._retired) > _RETIRED_MAX:
+                self._retired.pop(0).channel.close()
 
     @staticmethod
     def _open(address: str, codec: grpc.Compression) -> Master:
@@ -202,7 +229,6 @@ class Connection:
     def _retried(self, once: Callable[[], Any], deadline: Deadline) -> Any:
         started = time.monotonic()
         backoff = tenacity.wait_random_exponential(multiplier=_PAUSE_SECONDS_FIRST, max=_PAUSE_SECONDS_MAX)
-        rounds = len(self._masters)
 
         def guarded() -> Any:
             if self.closed:
@@ -216,8 +242,9 @@ class Connection:
                 raise
 
         def wait(state: tenacity.RetryCallState) -> float:
-            if state.attempt_number % rounds and isinstance(_failure(state), Unavailable):
+            if state.attempt_number % len(self._masters) and isinstance(_failure(state), Unavailable):
                 return 0.0
+            self._look_up()
             return max(0.0, min(backoff(state), deadline.at_most(math.inf) - _TRY_SECONDS_MIN))
 
         def tell(state: tenacity.RetryCallState) -> None:
@@ -247,7 +274,7 @@ class Connection:
     def _failed(self, master: Master, error: grpc.RpcError) -> TenureError:
         """``error`` in terms of the tree; moves on to the next address if this one can't serve."""
         mapped = self._mapped(master, error)
-        if isinstance(mapped, Unavailable | Overloaded) and self._masters[self._current] is master:
+        if isinstance(mapped, Unavailable | Overloaded) and self._master() is master:
             self._current = (self._current + 1) % len(self._masters)
         return mapped
 

@@ -7,7 +7,7 @@ times ``*_unix_ms`` are for people (0 = not yet): nothing is decided by them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tenure.common.errors import TenureError
@@ -88,6 +88,8 @@ class TaskRecord:
     Attributes:
         attempts: Failures of the evaluation so far, of ``max_attempts``.
         losses: Times the worker or executor vanished, of ``max_losses``.
+        out_of_memory: Runs that ended out of memory, of ``max_out_of_memory``.
+        rule_attempts: What was charged to the own budgets of the search's retry rules, by their error class.
         epoch: Leases so far.
         worker_id: Holder while LEASED, else the last one.
         metrics: Of a SUCCEEDED task; ``fitness`` among them by convention.
@@ -127,6 +129,8 @@ class TaskRecord:
     architecture: str
     config: Config | None
     attempt_records: tuple[AttemptRecord, ...]
+    max_out_of_memory: int = 0
+    rule_attempts: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_message(cls, message: Any) -> TaskRecord:
@@ -141,6 +145,7 @@ class TaskRecord:
             checkpoint=_part(message, "checkpoint", _checkpoint),
             requirements=requirements_from_message(message.requirements),
             config=_part(message, "config", config_from_message),
+            rule_attempts=dict(message.rule_attempts),
             attempt_records=tuple(_attempt(record) for record in message.attempt_records),
         )
 
@@ -155,6 +160,7 @@ _TASK_PLAIN = (
     "losses",
     "max_losses",
     "out_of_memory",
+    "max_out_of_memory",
     "epoch",
     "worker_id",
     "cancel_requested",

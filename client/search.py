@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Literal
 
 from tenure.client import calls
 from tenure.client.broker_records import SearchStatus
@@ -15,10 +15,12 @@ from tenure.client.specs import check_range, checked, checked_item, task_spec
 from tenure.client.tasks import TaskFailed, TaskHandle, TaskResult
 from tenure.client.waiting import Waiting
 from tenure.common import ids, limits
-from tenure.common.errors import TenureError, UnknownSearch
+from tenure.common.errors import InvalidInput, TenureError, UnknownSearch
+from tenure.common.retry import RetryPolicy, check_policy
 from tenure.common.spec import Config, Requirements, TaskSpec
 from tenure.common.states import TaskState
 from tenure.proto import tenure_pb2
+from tenure.proto.convert import retry_to_message
 
 # One submit request stays far below the limit of a message, whatever the architectures weigh.
 _SUBMIT_BYTES_MAX = 16 * 1024 * 1024
@@ -56,6 +58,7 @@ class Search:
         priority: int = 0,
         max_attempts: int = limits.ATTEMPTS_DEFAULT,
         max_losses: int = limits.LOSSES_DEFAULT,
+        max_out_of_memory: int = limits.OUT_OF_MEMORY_DEFAULT,
         timeout_seconds: float = 0,
         progress_deadline_seconds: float = 0,
         delay_seconds: float = 0,
@@ -79,6 +82,7 @@ class Search:
             priority=priority,
             max_attempts=max_attempts,
             max_losses=max_losses,
+            max_out_of_memory=max_out_of_memory,
             timeout_seconds=timeout_seconds,
             progress_deadline_seconds=progress_deadline_seconds,
             delay_seconds=delay_seconds,
@@ -269,6 +273,7 @@ class Search:
         weight: float | None = None,
         max_leased: int | None = None,
         architecture_format: str | None = None,
+        retry: RetryPolicy | Literal["default"] | None = None,
     ) -> SearchStatus:
         """Create the search or change its settings; what is None stays as it is.
 
@@ -278,6 +283,8 @@ class Search:
             max_leased: Most tasks leased at one time; 0 = no limit.
             architecture_format: ``graph`` (MorphML's, checked at submit) or ``json`` (for evaluators of your
                 own).
+            retry: Which failures are tried again, how often, after which pause. Replaces the search's policy
+                as a whole, from the next failure on; ``default``: back to the master's settings.
 
         Raises:
             InvalidInput: A setting is out of range.
@@ -292,6 +299,8 @@ class Search:
             weight=weight,
             max_leased=max_leased,
             architecture_format=architecture_format,
+            retry=_retry_message(retry),
+            default_retry=retry == "default",
         )
         status = SearchStatus.from_message(self._connection.call("PutSearch", request))
         with self._format_lock:
@@ -341,3 +350,11 @@ class Search:
 
 def _task_id(task: TaskRef) -> str:
     return task.task_id if isinstance(task, TaskHandle) else task
+
+
+def _retry_message(retry: RetryPolicy | Literal["default"] | None) -> tenure_pb2.RetryPolicy | None:
+    if retry is None or retry == "default":
+        return None
+    if not isinstance(retry, RetryPolicy):
+        raise InvalidInput("is no policy", field="retry", given=retry, expected="a RetryPolicy, or 'default'")
+    return retry_to_message(check_policy(retry))

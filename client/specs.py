@@ -24,6 +24,7 @@ SPEC_FIELDS = (
     "priority",
     "max_attempts",
     "max_losses",
+    "max_out_of_memory",
     *_DURATIONS,
     "requirements",
 )
@@ -37,6 +38,7 @@ def task_spec(
     priority: int = 0,
     max_attempts: int = limits.ATTEMPTS_DEFAULT,
     max_losses: int = limits.LOSSES_DEFAULT,
+    max_out_of_memory: int = limits.OUT_OF_MEMORY_DEFAULT,
     timeout_seconds: float = 0,
     progress_deadline_seconds: float = 0,
     delay_seconds: float = 0,
@@ -53,7 +55,9 @@ def task_spec(
         priority: -100 to 100, higher first, within the search.
         max_attempts: Failures of the evaluation before the task is FAILED.
         max_losses: Vanished workers or executors before it is FAILED.
-        timeout_seconds: Longest one evaluation may take; 0 = no limit.
+        max_out_of_memory: Runs that ended out of memory before it is FAILED.
+        timeout_seconds: Longest one run may take, from its start on the worker: of each lease, not of all
+            together. A run that takes longer is stopped and counted as an attempt. 0 = no limit.
         progress_deadline_seconds: Longest it may go without a progress report; 0 = no limit.
         delay_seconds: Not before this long from now.
         requirements: What a worker must have: ``{"gpus": 1, "labels": {"site": "north"}}``.
@@ -70,6 +74,7 @@ def task_spec(
         priority=priority,
         max_attempts=max_attempts,
         max_losses=max_losses,
+        max_out_of_memory=max_out_of_memory,
         timeout_ms=_milliseconds(timeout_seconds, "timeout_seconds"),
         progress_deadline_ms=_milliseconds(progress_deadline_seconds, "progress_deadline_seconds"),
         delay_ms=_milliseconds(delay_seconds, "delay_seconds"),
@@ -128,6 +133,7 @@ def to_message(spec: TaskSpec) -> Any:
         priority=spec.priority,
         max_attempts=spec.max_attempts,
         max_losses=spec.max_losses,
+        max_out_of_memory=spec.max_out_of_memory,
         timeout_ms=spec.timeout_ms,
         progress_deadline_ms=spec.progress_deadline_ms,
         delay_ms=spec.delay_ms,

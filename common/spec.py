@@ -52,6 +52,7 @@ class TaskSpec:
     priority: int = 0
     max_attempts: int = limits.ATTEMPTS_DEFAULT
     max_losses: int = limits.LOSSES_DEFAULT
+    max_out_of_memory: int = limits.OUT_OF_MEMORY_DEFAULT
     timeout_ms: int = 0
     progress_deadline_ms: int = 0
     delay_ms: int = 0
@@ -97,6 +98,7 @@ def check_settings(spec: TaskSpec, architecture_format: str = "graph") -> TaskSp
     _integer(spec.priority, "priority", limits.PRIORITY_MIN, limits.PRIORITY_MAX)
     _integer(spec.max_attempts, "max_attempts", 1, limits.BUDGET_MAX)
     _integer(spec.max_losses, "max_losses", 1, limits.BUDGET_MAX)
+    _integer(spec.max_out_of_memory, "max_out_of_memory", 1, limits.BUDGET_MAX)
     for name in ("timeout_ms", "progress_deadline_ms", "delay_ms"):
         _integer(getattr(spec, name), name, 0, limits.DURATION_MS_MAX)
     check_requirements(spec.requirements)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tenure.common import limits
+from tenure.common.retry import RetryPolicy
 from tenure.common.spec import Config, Requirements, TaskSpec
 from tenure.common.states import TaskState
 from tenure.proto import tenure_pb2, worker_pb2
@@ -64,8 +67,28 @@ def spec_from_message(message: tenure_pb2.TaskSpec) -> TaskSpec:
         priority=message.priority,
         max_attempts=message.max_attempts if message.HasField("max_attempts") else limits.ATTEMPTS_DEFAULT,
         max_losses=message.max_losses if message.HasField("max_losses") else limits.LOSSES_DEFAULT,
+        max_out_of_memory=message.max_out_of_memory
+        if message.HasField("max_out_of_memory")
+        else limits.OUT_OF_MEMORY_DEFAULT,
         timeout_ms=message.timeout_ms,
         progress_deadline_ms=message.progress_deadline_ms,
         delay_ms=message.delay_ms,
         requirements=requirements_from_message(message.requirements),
     )
+
+
+def retry_from_message(message: tenure_pb2.RetryPolicy) -> RetryPolicy:
+    """A search's retry policy, not yet checked; InvalidInput for a jitter that doesn't exist."""
+    plain = _given(message, ("base_ms", "max_ms", "multiplier", "jitter"))
+    names = ("retryable", "max_attempts", "base_ms", "max_ms", "multiplier", "jitter")
+    plain["rules"] = [{"error_class": rule.error_class, **_given(rule, names)} for rule in message.rules]
+    return RetryPolicy.from_plain(plain)
+
+
+def retry_to_message(policy: RetryPolicy) -> tenure_pb2.RetryPolicy:
+    """The inverse of :func:`retry_from_message`."""
+    return tenure_pb2.RetryPolicy(**policy.to_plain())
+
+
+def _given(message: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in names if message.HasField(name)}

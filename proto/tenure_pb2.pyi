@@ -45,7 +45,7 @@ class Config(_message.Message):
     def __init__(self, num_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., dataset: _Optional[str] = ..., extra: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class TaskSpec(_message.Message):
-    __slots__ = ("key", "architecture", "config", "priority", "max_attempts", "max_losses", "timeout_ms", "progress_deadline_ms", "delay_ms", "requirements")
+    __slots__ = ("key", "architecture", "config", "priority", "max_attempts", "max_losses", "timeout_ms", "progress_deadline_ms", "delay_ms", "requirements", "max_out_of_memory")
     KEY_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class TaskSpec(_message.Message):
     PROGRESS_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     DELAY_MS_FIELD_NUMBER: _ClassVar[int]
     REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
     key: str
     architecture: str
     config: Config
@@ -66,7 +67,8 @@ class TaskSpec(_message.Message):
     progress_deadline_ms: int
     delay_ms: int
     requirements: Requirements
-    def __init__(self, key: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., max_losses: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., delay_ms: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ...) -> None: ...
+    max_out_of_memory: int
+    def __init__(self, key: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., max_losses: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., delay_ms: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., max_out_of_memory: _Optional[int] = ...) -> None: ...
 
 class Requirements(_message.Message):
     __slots__ = ("gpus", "labels")
@@ -126,7 +128,7 @@ class GetTasksResponse(_message.Message):
     def __init__(self, tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., unknown_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "search", "key", "state", "priority", "attempts", "max_attempts", "losses", "max_losses", "out_of_memory", "epoch", "worker_id", "cancel_requested", "submitted_unix_ms", "leased_unix_ms", "ended_unix_ms", "metrics", "detail", "duration_seconds", "failure", "progress", "checkpoint", "lease_left_ms", "scheduled_in_ms", "resumes", "requirements", "architecture", "config", "attempt_records")
+    __slots__ = ("task_id", "search", "key", "state", "priority", "attempts", "max_attempts", "losses", "max_losses", "out_of_memory", "epoch", "worker_id", "cancel_requested", "submitted_unix_ms", "leased_unix_ms", "ended_unix_ms", "metrics", "detail", "duration_seconds", "failure", "progress", "checkpoint", "lease_left_ms", "scheduled_in_ms", "resumes", "requirements", "max_out_of_memory", "rule_attempts", "architecture", "config", "attempt_records")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +136,13 @@ class Task(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class RuleAttemptsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +169,8 @@ class Task(_message.Message):
     SCHEDULED_IN_MS_FIELD_NUMBER: _ClassVar[int]
     RESUMES_FIELD_NUMBER: _ClassVar[int]
     REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    RULE_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_RECORDS_FIELD_NUMBER: _ClassVar[int]
@@ -189,10 +200,12 @@ class Task(_message.Message):
     scheduled_in_ms: int
     resumes: int
     requirements: Requirements
+    max_out_of_memory: int
+    rule_attempts: _containers.ScalarMap[str, int]
     architecture: str
     config: Config
     attempt_records: _containers.RepeatedCompositeFieldContainer[AttemptRecord]
-    def __init__(self, task_id: _Optional[str] = ..., search: _Optional[str] = ..., key: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., priority: _Optional[int] = ..., attempts: _Optional[int] = ..., max_attempts: _Optional[int] = ..., losses: _Optional[int] = ..., max_losses: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., cancel_requested: bool = ..., submitted_unix_ms: _Optional[int] = ..., leased_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[ProgressReport, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointRef, _Mapping]] = ..., lease_left_ms: _Optional[int] = ..., scheduled_in_ms: _Optional[int] = ..., resumes: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., attempt_records: _Optional[_Iterable[_Union[AttemptRecord, _Mapping]]] = ...) -> None: ...
+    def __init__(self, task_id: _Optional[str] = ..., search: _Optional[str] = ..., key: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., priority: _Optional[int] = ..., attempts: _Optional[int] = ..., max_attempts: _Optional[int] = ..., losses: _Optional[int] = ..., max_losses: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., cancel_requested: bool = ..., submitted_unix_ms: _Optional[int] = ..., leased_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[ProgressReport, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointRef, _Mapping]] = ..., lease_left_ms: _Optional[int] = ..., scheduled_in_ms: _Optional[int] = ..., resumes: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., max_out_of_memory: _Optional[int] = ..., rule_attempts: _Optional[_Mapping[str, int]] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., attempt_records: _Optional[_Iterable[_Union[AttemptRecord, _Mapping]]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("error_class", "message", "retryable")
@@ -342,18 +355,54 @@ class TaskEvent(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., search: _Optional[str] = ..., transition: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., at_unix_ms: _Optional[int] = ..., worker_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class PutSearchRequest(_message.Message):
-    __slots__ = ("name", "priority", "weight", "max_leased", "architecture_format")
+    __slots__ = ("name", "priority", "weight", "max_leased", "architecture_format", "retry", "default_retry")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     MAX_LEASED_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_RETRY_FIELD_NUMBER: _ClassVar[int]
     name: str
     priority: int
     weight: float
     max_leased: int
     architecture_format: str
-    def __init__(self, name: _Optional[str] = ..., priority: _Optional[int] = ..., weight: _Optional[float] = ..., max_leased: _Optional[int] = ..., architecture_format: _Optional[str] = ...) -> None: ...
+    retry: RetryPolicy
+    default_retry: bool
+    def __init__(self, name: _Optional[str] = ..., priority: _Optional[int] = ..., weight: _Optional[float] = ..., max_leased: _Optional[int] = ..., architecture_format: _Optional[str] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., default_retry: bool = ...) -> None: ...
+
+class RetryPolicy(_message.Message):
+    __slots__ = ("base_ms", "max_ms", "multiplier", "jitter", "rules")
+    BASE_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MS_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    JITTER_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    base_ms: int
+    max_ms: int
+    multiplier: float
+    jitter: str
+    rules: _containers.RepeatedCompositeFieldContainer[RetryRule]
+    def __init__(self, base_ms: _Optional[int] = ..., max_ms: _Optional[int] = ..., multiplier: _Optional[float] = ..., jitter: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[RetryRule, _Mapping]]] = ...) -> None: ...
+
+class RetryRule(_message.Message):
+    __slots__ = ("error_class", "retryable", "max_attempts", "base_ms", "max_ms", "multiplier", "jitter")
+    ERROR_CLASS_FIELD_NUMBER: _ClassVar[int]
+    RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    BASE_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MS_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    JITTER_FIELD_NUMBER: _ClassVar[int]
+    error_class: str
+    retryable: bool
+    max_attempts: int
+    base_ms: int
+    max_ms: int
+    multiplier: float
+    jitter: str
+    def __init__(self, error_class: _Optional[str] = ..., retryable: bool = ..., max_attempts: _Optional[int] = ..., base_ms: _Optional[int] = ..., max_ms: _Optional[int] = ..., multiplier: _Optional[float] = ..., jitter: _Optional[str] = ...) -> None: ...
 
 class SearchName(_message.Message):
     __slots__ = ("name",)
@@ -362,7 +411,7 @@ class SearchName(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class Search(_message.Message):
-    __slots__ = ("name", "priority", "weight", "max_leased", "architecture_format", "status", "created_unix_ms", "tasks", "oldest_queued_ms", "last_ended_unix_ms", "best_fitness", "best_task_id")
+    __slots__ = ("name", "priority", "weight", "max_leased", "architecture_format", "status", "created_unix_ms", "tasks", "oldest_queued_ms", "last_ended_unix_ms", "best_fitness", "best_task_id", "retry")
     class TasksEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -382,6 +431,7 @@ class Search(_message.Message):
     LAST_ENDED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     BEST_FITNESS_FIELD_NUMBER: _ClassVar[int]
     BEST_TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
     name: str
     priority: int
     weight: float
@@ -394,7 +444,8 @@ class Search(_message.Message):
     last_ended_unix_ms: int
     best_fitness: float
     best_task_id: str
-    def __init__(self, name: _Optional[str] = ..., priority: _Optional[int] = ..., weight: _Optional[float] = ..., max_leased: _Optional[int] = ..., architecture_format: _Optional[str] = ..., status: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., tasks: _Optional[_Mapping[str, int]] = ..., oldest_queued_ms: _Optional[int] = ..., last_ended_unix_ms: _Optional[int] = ..., best_fitness: _Optional[float] = ..., best_task_id: _Optional[str] = ...) -> None: ...
+    retry: RetryPolicy
+    def __init__(self, name: _Optional[str] = ..., priority: _Optional[int] = ..., weight: _Optional[float] = ..., max_leased: _Optional[int] = ..., architecture_format: _Optional[str] = ..., status: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., tasks: _Optional[_Mapping[str, int]] = ..., oldest_queued_ms: _Optional[int] = ..., last_ended_unix_ms: _Optional[int] = ..., best_fitness: _Optional[float] = ..., best_task_id: _Optional[str] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ...) -> None: ...
 
 class ListSearchesRequest(_message.Message):
     __slots__ = ()

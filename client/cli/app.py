@@ -6,7 +6,7 @@ import inspect
 
 import typer
 
-from tenure.client.cli import searches, tasks, workers
+from tenure.client.cli import dead, searches, tasks, workers
 from tenure.client.cli.demo import demo
 from tenure.client.cli.fsck import fsck
 from tenure.client.cli.master import master
@@ -37,6 +37,11 @@ _GROUPS = {
         tasks.app,
         "Submit, list, show, cancel and requeue tasks.",
         "tenure tasks submit --search first tasks.jsonl\n  tenure tasks list --search first --state FAILED",
+    ),
+    "dead": (
+        dead.app,
+        "List, show and requeue dead letters: tasks that ended FAILED, with the evidence.",
+        "tenure dead list --search first --error-class 'torch.*'\n  tenure dead requeue --search first --yes",
     ),
     "searches": (
         searches.app,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,7 +26,9 @@ from tenure.client.cli.output import (
     print_table,
     span,
 )
+from tenure.common.errors import InvalidInput
 from tenure.common.exits import ExitCode
+from tenure.common.retry import RetryPolicy
 from tenure.common.states import TaskState
 
 if TYPE_CHECKING:
@@ -100,21 +103,40 @@ def set_(
             show_default=False,
         ),
     ] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            "--retry",
+            metavar="JSON|default",
+            help="Retry policy, replacing the one before; default: the master's settings.",
+            show_default=False,
+        ),
+    ] = None,
     master: MasterOption = None,
     output: OutputOption = OutputFormat.TABLE,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
 ) -> None:
     """Create a search, or change its settings; what is not given stays as it is.
 
+    A retry policy is an object with "base_ms", "max_ms", "multiplier", "jitter" (none, full, equal) and "rules", of
+    which the first that matches an error's class wins: "error_class" (a name or a glob) and, if wanted, "retryable",
+    "max_attempts" (a budget of its own) and a backoff of its own. InvalidArchitecture is never retried.
+
     \b
     Examples:
       tenure searches set first --weight 2
       tenure searches set urgent --priority 10 --max-leased 8
       tenure searches set mine --architecture-format json
+      tenure searches set first --retry '{"base_ms": 5000, "rules": [{"error_class": "torch.*", "retryable": false}]}'
+      tenure searches set first --retry default
     """
     with connect(master, timeout) as client:
         status = client.search(name).put(
-            priority=priority, weight=weight, max_leased=max_leased, architecture_format=architecture_format
+            priority=priority,
+            weight=weight,
+            max_leased=max_leased,
+            architecture_format=architecture_format,
+            retry=_retry(retry),
         )
         _print(status, output)
 
@@ -211,6 +233,18 @@ def wait(
         raise typer.Exit(ExitCode.NO)
 
 
+def _retry(text: str | None) -> RetryPolicy | Literal["default"] | None:
+    if text is None:
+        return None
+    if text == "default":
+        return "default"
+    try:
+        return RetryPolicy.from_plain(json.loads(text))
+    except ValueError as error:
+        expected = 'an object such as {"base_ms": 5000}, or default'
+        raise InvalidInput(f"is not JSON: {error}", field="retry", given=text, expected=expected) from None
+
+
 def _row(search: SearchStatus) -> tuple[str, ...]:
     return (
         search.name,
@@ -238,6 +272,7 @@ def _print(search: SearchStatus, output: OutputFormat) -> None:
             ("weight", f"{search.weight:g}"),
             ("max leased", str(search.max_leased) if search.max_leased else "no limit"),
             ("architectures", search.architecture_format),
+            ("retry", json.dumps(search.retry.to_plain()) if search.retry else ""),
             ("created", f"{clock(search.created_unix_ms)} ({ago(search.created_unix_ms)})"),
             ("oldest queued", span(search.oldest_queued_ms) if search.oldest_queued_ms else ""),
             ("last ended", ago(search.last_ended_unix_ms)),

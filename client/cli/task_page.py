@@ -47,7 +47,8 @@ def _head(task: TaskRecord) -> Iterator[tuple[str, str]]:
         yield "queued in", span(task.scheduled_in_ms)
     yield "attempts", f"{task.attempts} of {task.max_attempts}"
     yield "losses", f"{task.losses} of {task.max_losses}"
-    yield "out of memory", str(task.out_of_memory) if task.out_of_memory else ""
+    yield "out of memory", f"{task.out_of_memory} of {task.max_out_of_memory}" if task.out_of_memory else ""
+    yield "by rule", ", ".join(f"{name} {count}" for name, count in sorted(task.rule_attempts.items()))
     yield "resumes", f"{task.resumes} from a checkpoint" if task.resumes else ""
     yield "priority", str(task.priority) if task.priority else ""
     yield "requires", _requirements(task.requirements)

@@ -152,7 +152,7 @@ def cancel(
       tenure tasks list --search first --state QUEUED --output json | jq -r '.[].task_id' | tenure tasks cancel -
     """
     with connect(master, timeout) as client:
-        _report(client.cancel_tasks(_ids(task_ids)), output)
+        _report(client.cancel_tasks(ids_of(task_ids)), output)
 
 
 @app.command()
@@ -185,7 +185,7 @@ def requeue(
             failed = [record.task_id for record in client.tasks(search, [TaskState.FAILED])]
             _report(client.requeue_tasks(failed), output)
         else:
-            _report(client.requeue_tasks(_ids(task_ids or [])), output)
+            _report(client.requeue_tasks(ids_of(task_ids or [])), output)
 
 
 _COLUMNS = ("TASK", "KEY", "STATE", ">ATTEMPTS", ">LOSSES", "WORKER", ">PROGRESS", ">FITNESS", "SUBMITTED")
@@ -213,7 +213,8 @@ def _row(record: TaskRecord) -> tuple[str, ...]:
     )
 
 
-def _ids(arguments: Iterable[str]) -> Iterator[str]:
+def ids_of(arguments: Iterable[str]) -> Iterator[str]:
+    """The task ids of a command line; ``-`` reads them from stdin."""
     from tenure.common.ids import check_id
 
     for argument in arguments:

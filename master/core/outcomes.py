@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from tenure.common import limits
+from tenure.common.retry import is_never_retryable
 from tenure.master.store.records import Evidence, Failure, FailureKind, Release, RetryPolicy, Success
 from tenure.proto import worker_pb2
 
@@ -48,9 +50,36 @@ def judge_outcome(outcome: worker_pb2.Outcome, worker_id: str, retry: RetryPolic
         outcome.lease_token,
         worker_id,
         _KINDS.get(outcome.kind, FailureKind.FAILURE),
-        outcome.retryable or outcome.kind != worker_pb2.OUTCOME_FAILURE,
+        (outcome.retryable or outcome.kind != worker_pb2.OUTCOME_FAILURE)
+        and not is_never_retryable(evidence.error_class),
         evidence,
         retry,
+    )
+
+
+def judge_by(failure: Failure, policy_id: str, text: str) -> Failure:
+    """The failure, judged so far by the master's own policy, by its search's.
+
+    Args:
+        failure: As :func:`judge_outcome` made it.
+        policy_id: Of the search's policy; empty: it has none, and the master's holds.
+        text: The policy as the store keeps it.
+    """
+    if not policy_id:
+        return failure
+    policy = RetryPolicy.from_plain(json.loads(text))
+    error_class = failure.evidence.error_class
+    rule = policy.rule_for(error_class)
+    if rule is None:
+        return replace(failure, retry=policy, policy=policy_id)
+    retryable = failure.retryable if rule.retryable is None else rule.retryable
+    return replace(
+        failure,
+        retryable=retryable and not is_never_retryable(error_class),
+        retry=policy.with_backoff_of(rule),
+        policy=policy_id,
+        rule=rule.error_class if rule.max_attempts is not None else "",
+        rule_budget=rule.max_attempts or 0,
     )
 
 
@@ -100,6 +129,7 @@ def _success(outcome: worker_pb2.Outcome, worker_id: str, evidence: Evidence, re
         outcome.detail,
         outcome.architecture,
         evidence,
+        outcome.origin,
     )
 
 

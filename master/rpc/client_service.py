@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import structlog
 from tenure import __version__
 from tenure.common import ids, limits
 from tenure.common.errors import InvalidInput, Overloaded, TenureError, Unavailable, UnknownSearch, WrongState
+from tenure.common.retry import check_policy
 from tenure.common.spec import ARCHITECTURE_FORMATS
 from tenure.common.states import TaskState
 from tenure.master.core.admission import admit, check_task_ids
@@ -293,7 +296,18 @@ def _search_settings(request: tenure_pb2.PutSearchRequest) -> dict[str, Any]:
                 expected=f"one of {', '.join(ARCHITECTURE_FORMATS)}",
             )
         settings["format"] = request.architecture_format
-    return settings
+    return settings | _retry_settings(request)
+
+
+def _retry_settings(request: tenure_pb2.PutSearchRequest) -> dict[str, str]:
+    if request.default_retry:
+        if request.HasField("retry"):
+            raise InvalidInput("both are given", field="retry", expected="a policy, or default_retry")
+        return {"retry": "", "retry_id": ""}
+    if not request.HasField("retry"):
+        return {}
+    text = json.dumps(check_policy(convert.retry_from_message(request.retry)).to_plain(), sort_keys=True)
+    return {"retry": text, "retry_id": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
 def _out_of_range(field: str, value: float, least: float, most: float) -> TenureError:

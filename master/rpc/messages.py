@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -36,6 +37,7 @@ def evaluate_request(grant: Grant, lease_ttl_ms: int) -> worker_pb2.EvaluateRequ
         timeout_ms=grant.timeout_ms,
         progress_deadline_ms=grant.progress_deadline_ms,
         lease_ttl_ms=lease_ttl_ms,
+        origin=grant.origin,
     )
 
 
@@ -62,6 +64,8 @@ def task_message(view: TaskView) -> tenure_pb2.Task:
         max_attempts=view.number("max_attempts"),
         losses=view.number("losses"),
         max_losses=view.number("max_losses"),
+        max_out_of_memory=view.number("max_ooms") or view.number("max_attempts"),
+        rule_attempts=json.loads(view.fields.get("rule_spent") or "{}"),
         out_of_memory=view.number("ooms"),
         epoch=view.number("epoch"),
         worker_id=view.fields.get("worker", ""),
@@ -139,6 +143,8 @@ def search_message(view: SearchView) -> tenure_pb2.Search:
         last_ended_unix_ms=view.last_ended_unix_ms,
         best_task_id=view.best_task_id,
     )
+    if view.retry is not None:
+        message.retry.CopyFrom(convert.retry_to_message(view.retry))
     if view.best_fitness is not None:
         message.best_fitness = view.best_fitness
     return message

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from tenure.master.core.outcomes import Judged
+from tenure.common.errors import StoreUnavailable
+from tenure.master.core.outcomes import Judged, judge_by
 from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.patience import patiently
 from tenure.master.store import Store
@@ -29,12 +30,15 @@ from tenure.proto import worker_pb2
 log = structlog.get_logger()
 
 GIVE_BACK_SECONDS = 30.0
+# A policy that changes between judging and writing is asked for again: not for ever.
+JUDGEMENTS_MAX = 10
 
 _MESSAGES = {
     Verdict.OK: "",
     Verdict.DUPLICATE: "the task had ended already; this outcome is not needed",
     Verdict.STALE: "the lease is outdated: another worker has the task; stop that run",
-    Verdict.UNKNOWN_TASK: "no task of this id",
+    Verdict.UNKNOWN_TASK: "no task of this id; a success that says its origin is kept until it is submitted again",
+    Verdict.POLICY: "the search's retry policy changed: send it again",
 }
 
 
@@ -110,7 +114,7 @@ async def _take_other(store: Store, judged: Failure | Release) -> Taken:
     if isinstance(judged, Release):
         verdict, urls = await store.tasks.release(judged)
         return Taken(verdict, urls)
-    verdict, state = await store.tasks.fail(judged)
+    verdict, state = await _fail(store, judged)
     log.warning(
         "task.fail",
         task=judged.task_id,
@@ -123,6 +127,17 @@ async def _take_other(store: Store, judged: Failure | Release) -> Taken:
         exit_signal=judged.evidence.exit_signal,
     )
     return Taken(verdict)
+
+
+async def _fail(store: Store, failure: Failure) -> tuple[Verdict, str]:
+    """By the search's policy: the script hands that over where it isn't the one that was judged by."""
+    verdict, state = await store.tasks.fail(failure)
+    for _ in range(JUDGEMENTS_MAX):
+        if verdict is not Verdict.POLICY:
+            return verdict, state
+        policy_id, _, text = state.partition(" ")
+        verdict, state = await store.tasks.fail(judge_by(failure, policy_id, text))
+    raise StoreUnavailable("the search's retry policy changes all the time", expected="send the outcome again")
 
 
 def _kind(judged: Judged) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tenure.common.spec import Config, Requirements
 from tenure.common.states import TaskState
+from tenure.master.store.origins import origin
 from tenure.master.store.pipeline import Arguments
 from tenure.master.store.records import (
     AttemptRecord,
@@ -65,10 +66,12 @@ def submit_arguments(search: str, architecture_format: str, tasks: Sequence[NewT
                 "priority": spec.priority,
                 "max_attempts": spec.max_attempts,
                 "max_losses": spec.max_losses,
+                "max_ooms": spec.max_out_of_memory,
                 "timeout": spec.timeout_ms,
                 "progress": spec.progress_deadline_ms,
                 "delay": spec.delay_ms,
                 "payload": digest,
+                "origin": origin(search, task.key, digest),
             }
         )
     head = {"search": search, "format": architecture_format, "blobs": numbers, "tasks": items}
@@ -99,7 +102,7 @@ def claim_arguments(ttl_ms: int, requests: Sequence[ClaimRequest]) -> Arguments:
 def grants(reply: list[list[Any]]) -> list[Grant]:
     """From one request's part of claim.lua's reply."""
     granted = []
-    for task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints in reply:
+    for task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints, key, digest in reply:
         architecture, config = decode_payload(payload)
         granted.append(
             Grant(
@@ -113,6 +116,7 @@ def grants(reply: list[list[Any]]) -> list[Grant]:
                 timeout_ms=int(timeout or 0),
                 progress_deadline_ms=int(progress or 0),
                 checkpoints=[CheckpointRecord.from_json(item) for item in checkpoints],
+                origin=origin(text(search), text(key), text(digest)),
             )
         )
     return granted
@@ -138,6 +142,8 @@ def complete_arguments(items: list[Success]) -> Arguments:
         }
         if "fitness" in item.metrics:
             row["fitness"] = item.metrics["fitness"]
+        if item.origin:
+            row["origin"] = item.origin
         rows.append(row)
     return [json.dumps(rows)]
 
@@ -160,15 +166,24 @@ def fail_arguments(items: list[Failure]) -> Arguments:
             ),
             "record": item.evidence.to_json(),
             "policy": _policy(item.retry),
+            "policy_id": item.policy,
+            "rule": item.rule,
+            "rule_budget": item.rule_budget,
         }
         for item in items
     ]
     return [json.dumps(rows)]
 
 
-def _policy(retry: RetryPolicy) -> dict[str, float]:
+def _policy(retry: RetryPolicy) -> dict[str, float | str]:
     # Jitter against herds, not a secret.
-    return {"base_ms": retry.base_ms, "max_ms": retry.max_ms, "random": random.random()}
+    return {
+        "base_ms": retry.base_ms,
+        "max_ms": retry.max_ms,
+        "multiplier": retry.multiplier,
+        "jitter": retry.jitter.value,
+        "random": random.random(),
+    }
 
 
 def release_arguments(items: list[Release]) -> Arguments:
@@ -200,6 +215,8 @@ def renew_arguments(ttl_ms: int, items: list[Renewal]) -> Arguments:
         }
         if item.progress:
             row["progress"] = item.progress
+        if item.origin:
+            row["origin"] = item.origin
         rows.append(row)
     return [json.dumps({"ttl": ttl_ms, "items": rows})]
 
@@ -256,6 +273,8 @@ def search_view(name: bytes, flat: Sequence[bytes], oldest_queued_ms: bytes) -> 
         oldest_queued_ms=oldest if oldest >= 0 else None,
         best_fitness=float(best) if best else None,
         best_task_id=fields.get("best_task", ""),
+        # Absent in searches of earlier versions, and in those that leave it to the masters.
+        retry=RetryPolicy.from_plain(json.loads(fields["retry"])) if fields.get("retry") else None,
     )
 
 

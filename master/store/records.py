@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tenure.common.retry import RetryPolicy as RetryPolicy
 from tenure.common.spec import Config, Requirements, TaskSpec
 from tenure.common.states import TaskState
 
@@ -23,16 +24,24 @@ class Verdict(enum.StrEnum):
     STALE = "STALE"
     DUPLICATE = "DUPLICATE"
     UNKNOWN_TASK = "UNKNOWN_TASK"
+    # Nothing was written: the search has another retry policy, by which the failure must be judged.
+    POLICY = "POLICY"
 
 
 class RenewVerdict(enum.StrEnum):
-    """What became of a lease that its holder wanted renewed."""
+    """What became of a lease that its holder wanted renewed.
+
+    AHEAD: readopted, and the holder was given the task in a time that the store has lost. ORPHAN: the store has lost
+    the task itself; the holder's result is wanted all the same.
+    """
 
     OK = "OK"
     CANCEL = "CANCEL"
     READOPTED = "READOPTED"
+    AHEAD = "AHEAD"
     LOST = "LOST"
     FINISHED = "FINISHED"
+    ORPHAN = "ORPHAN"
     UNKNOWN = "UNKNOWN"
 
 
@@ -130,6 +139,7 @@ class Grant:
     timeout_ms: int
     progress_deadline_ms: int
     checkpoints: list[CheckpointRecord]
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,19 +172,19 @@ class Success:
     detail: str = ""
     architecture: str = ""
     evidence: Evidence = Evidence()
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """Exponential backoff with full jitter between attempts."""
-
-    base_ms: int = 1_000
-    max_ms: int = 300_000
+    origin: str = ""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A bad end under one lease."""
+    """A bad end under one lease, with the numbers that decide what follows.
+
+    Attributes:
+        retry: Its backoff; the rules are applied already.
+        rule: The retry rule whose own budget is charged; empty: the kind's budget is.
+        rule_budget: That budget.
+        policy: Id of the search's policy it was judged by; empty: the search has none.
+    """
 
     task_id: str
     token: str
@@ -182,7 +192,10 @@ class Failure:
     kind: FailureKind
     retryable: bool
     evidence: Evidence
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    rule: str = ""
+    rule_budget: int = 0
+    policy: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,6 +217,7 @@ class Renewal:
     epoch: int
     worker_id: str
     progress: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -267,6 +281,7 @@ class SearchView:
     oldest_queued_ms: int | None
     best_fitness: float | None
     best_task_id: str
+    retry: RetryPolicy | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ class SearchStore:
         self._keys = keys
 
     async def put(self, name: str, settings: dict[str, Any], *, status: str | None = None, create: bool = True) -> None:
-        """Create a search or change it. Settings: priority, weight, max_leased, format; absent ones stay.
+        """Create a search or change it. Settings: priority, weight, max_leased, format, and the retry policy as
+        ``retry`` (JSON text) with ``retry_id``; absent ones stay.
 
         Raises:
             UnknownSearch: There is none of this name, and ``create`` is false.

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from tenure.common.errors import InvalidInput, WrongState
 from tenure.common.ids import new_task_id
@@ -16,6 +16,7 @@ from tenure.common.states import TaskState
 from tenure.master.store import codec
 from tenure.master.store.codec import text
 from tenure.master.store.keys import Keys
+from tenure.master.store.origins import checked_origin
 from tenure.master.store.pipeline import Encode, Pipeline
 from tenure.master.store.records import (
     CheckpointRecord,
@@ -33,6 +34,9 @@ from tenure.master.store.records import (
     TaskView,
     Verdict,
 )
+
+
+Fenced = TypeVar("Fenced", Success, Renewal)
 
 
 class TaskStore:
@@ -132,6 +136,7 @@ class TaskStore:
 
     async def complete_all(self, successes: Sequence[Success]) -> list[tuple[Verdict, list[str]]]:
         """Take at most 100 successes of different tasks together; answers in order."""
+        successes = [self._with_checked_origin(each) for each in successes]
         replies = await self._each("complete", successes, codec.complete_arguments)
         return [
             (Verdict.UNKNOWN_TASK, []) if reply is None else (Verdict(text(reply[0])), [text(url) for url in reply[2]])
@@ -139,7 +144,10 @@ class TaskStore:
         ]
 
     async def fail(self, failure: Failure) -> tuple[Verdict, str]:
-        """Take a bad end: (verdict, the state the task is in now)."""
+        """Take a bad end: (verdict, the state the task is in now).
+
+        POLICY comes with ``id JSON`` instead of the state (both empty: the search has no policy): judge by that.
+        """
         key = self._clock(failure.task_id)
         if key is None:
             return Verdict.UNKNOWN_TASK, ""
@@ -161,7 +169,7 @@ class TaskStore:
     async def renew_all(self, renewals: Sequence[Renewal]) -> list[RenewVerdict]:
         """Renew any number of leases; answers in order."""
         verdicts: list[RenewVerdict] = []
-        for chunk in _chunks(list(renewals)):
+        for chunk in _chunks([self._with_checked_origin(each) for each in renewals]):
             replies = await self._each("renew", chunk, self._encode_renewals)
             open_again = [index for index, reply in enumerate(replies) if reply == b"OPEN"]
             readopted = await self._each("readopt", [chunk[index] for index in open_again], self._encode_renewals)
@@ -266,6 +274,10 @@ class TaskStore:
         key = self._keys.clocks[self._keys.shard_of_search(search)]
         return int(await self._pipeline.call("forget", key, search, keep, age_ms, BATCH_TASKS_MAX))
 
+    async def forget_orphans(self, shard: int, age_ms: int) -> int:
+        """Delete at most 100 of what workers told of lost tasks longer ago than this."""
+        return int(await self._pipeline.call("forget_orphans", self._keys.clocks[shard], age_ms, BATCH_TASKS_MAX))
+
     async def take_discarded(self, shard: int, count: int) -> list[str]:
         """URLs of checkpoints that nobody needs; the caller has them deleted."""
         return [text(url) for url in await self._pipeline.call("discard", self._keys.clocks[shard], count)]
@@ -283,6 +295,10 @@ class TaskStore:
             for index, reply in zip(indexes, answered, strict=True):
                 replies[index] = reply
         return replies
+
+    def _with_checked_origin(self, row: Fenced) -> Fenced:
+        origin = checked_origin(row.origin, row.task_id, self._keys)
+        return row if origin == row.origin else replace(row, origin=origin)
 
     def _by_shard(self, rows: Sequence[Any], task_id: Any) -> list[tuple[str, list[Any]]]:
         by_key: dict[str, list[Any]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -91,17 +92,25 @@ class StoreMachine(RuleBasedStateMachine):
         return choices.of(list(self.model.tasks.values()))
 
     def pick_grant(self, choices: Choices) -> tuple[str, Grant, Task]:
-        """A lease: of a present holder, of one that the reaper took it from, or any there ever was."""
+        """A lease: of a present holder, of one that the reaper took it from, one given away again or whose task another
+        one ended, or any there ever was."""
         wanted = choices.of(
             [
                 lambda task, grant: task.token == grant.token,
                 lambda task, grant: task.reaped_token == grant.token,
+                lambda task, grant: grant.epoch < task.epoch or task.reported_token not in ("", grant.token),
                 lambda task, grant: True,
             ]
         )
         fitting = [each for each in self.grants if wanted(self.model.tasks[each[1].task_id], each[1])]
         worker, grant = choices.of(fitting or self.grants)
         return worker, grant, self.model.tasks[grant.task_id]
+
+    def pick_reporter(self, choices: Choices) -> tuple[str, Grant, Task]:
+        """The same, of a peer that reports: now and then a legacy one, which knows no tokens."""
+        worker, grant, task = self.pick_grant(choices)
+        legacy = choices.of([False, False, False, False, True])
+        return worker, dataclasses.replace(grant, token="") if legacy else grant, task
 
     # ---- clients ----------------------------------------------------------------------------------------------------
 
@@ -116,6 +125,7 @@ class StoreMachine(RuleBasedStateMachine):
                 priority=priority,
                 delay_ms=delay_ms,
                 max_attempts=max_attempts,
+                max_out_of_memory=max_attempts,
                 max_losses=max_losses,
             )
             for number in itertools.islice(self.numbers, count)
@@ -200,16 +210,16 @@ class StoreMachine(RuleBasedStateMachine):
         assert len(grants) == count or not self.model.next_ones()
 
     def complete(self, choices: Choices, twice: bool) -> None:
-        worker, grant, task = self.pick_grant(choices)
+        worker, grant, task = self.pick_reporter(choices)
         fitness = choices.of([0.5, -1.0, 0.7, 0.6])
         expected = self.model.complete(task, grant.token, worker, fitness)
         assert self.sent(lambda: self.scene.complete(grant, worker, fitness), twice) == expected
 
     def fail(self, choices: Choices, twice: bool) -> None:
-        worker, grant, task = self.pick_grant(choices)
-        kind, wait_ms = choices.of(list(FailureKind)), choices.of([0, 20_000])
+        worker, grant, task = self.pick_reporter(choices)
+        kind, wait_ms = choices.of(list(FailureKind)), choices.of([0, 20_000, FOREVER_MS])
         retryable = choices.of([True, True, True, False])
-        refused = self.model.report(task, grant.token)
+        refused = self.model.report(task, grant.token, worker)
         end = failure(grant, worker, kind=kind, retryable=retryable, retry=RetryPolicy(wait_ms, wait_ms))
         verdict, state = self.sent(lambda: self.scene.tasks.fail(end), twice)
         if refused is None:
@@ -217,11 +227,14 @@ class StoreMachine(RuleBasedStateMachine):
             drawn = (self.run(self.scene.view(task.task_id))).scheduled_in_ms or 0
             assert drawn <= (0 if kind is FailureKind.LOSS else wait_ms)
             self.model.fail(task, kind, retryable, drawn)
+            # It is drawn from so much that it can't be nothing.
+            waits = wait_ms == FOREVER_MS and kind is not FailureKind.LOSS and not task.state.terminal
+            assert drawn > 0 or not waits
         assert (verdict, state) == (refused or Verdict.OK, task.state)
 
     def release(self, choices: Choices, twice: bool) -> None:
-        worker, grant, task = self.pick_grant(choices)
-        refused = self.model.report(task, grant.token)
+        worker, grant, task = self.pick_reporter(choices)
+        refused = self.model.report(task, grant.token, worker)
         if refused is None:
             self.model.release(task)
         verdict, _ = self.sent(lambda: self.scene.tasks.release(release(grant, worker)), twice)
@@ -256,7 +269,7 @@ class StoreMachine(RuleBasedStateMachine):
         held = [task for task in self.model.in_state(TaskState.LEASED) if task.token in tokens]
         assert self.run(self.scene.tasks.give_back(sorted(tokens))) == len(held)
         for task in held:
-            assert self.model.report(task, task.token) is None
+            assert self.model.report(task, task.token, task.worker) is None
             self.model.release(task)
             task.records.pop()
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "fsck",
     "version",
     *(f"tasks {verb}" for verb in ("submit", "list", "show", "cancel", "requeue")),
+    *(f"dead {verb}" for verb in ("list", "show", "requeue")),
     *(f"searches {verb}" for verb in ("list", "show", "set", "pause", "resume", "cancel", "wait")),
     *(f"workers {verb}" for verb in ("list", "drain", "cordon", "uncordon")),
 }
@@ -115,6 +116,7 @@ def test_version(tenure_cli: CommandLine) -> None:
         ["tasks", "show", "x" * 10_240],
         ["searches", "show", ""],
         ["tasks", "requeue"],
+        ["dead", "requeue"],
         ["tasks", "requeue", "0-1", "--search", "s"],
         ["workers", "drain", "a\nb"],
         ["searches", "set", "s", "--priority", "99999999999"],

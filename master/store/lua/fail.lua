@@ -1,17 +1,49 @@
 -- fail: a run ended badly. LEASED -> QUEUED, SCHEDULED (backoff), FAILED (a budget ran out or no retry can help) or
 -- CANCELLED (that was requested).
 --
+-- The master judges by the search's retry policy, whose id it names. Has the search another one by now, nothing is
+-- written and the master is given that one: so a changed policy holds for the next failure, at every master.
+--
 -- @include lib/base.lua lib/queue.lua lib/leave.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
--- ARGV[1]  JSON [{id, token, worker, kind, retryable, failure, record, policy: {base_ms, max_ms, random}}]; kind is
---          failure (burns an attempt), loss (burns a loss) or out_of_memory (counted apart, bounded by max_attempts);
---          `failure` and `record` are JSON texts kept as they are
--- Replies  [[verdict, state], …]; OK, STALE or UNKNOWN_TASK
+-- ARGV[1]  JSON [{id, token, worker, kind, retryable, failure, record, policy: {base_ms, max_ms, multiplier, jitter,
+--          random}, policy_id, rule, rule_budget}]; kind is failure (burns an attempt), loss or out_of_memory;
+--          with a `rule` that rule's own budget is charged instead; `failure` and `record` are JSON texts kept as they are
+-- Replies  [[verdict, state], …]; OK, STALE or UNKNOWN_TASK, or POLICY with 'id JSON' of the search's policy
 -- Events   fail
 -- Retry    safe: the same token gets the same OK
 local BUDGETS = {failure = {'attempts', 'max_attempts'}, loss = {'losses', 'max_losses'},
-  out_of_memory = {'ooms', 'max_attempts'}}
+  out_of_memory = {'ooms', 'max_ooms'}}
+
+-- How much of the budget is spent now, and the budget.
+local function charge(id, task, item)
+  local task_key = key('task', id)
+  if item.rule and item.rule ~= '' then
+    local text = redis.call('HGET', task_key, 'rule_spent')
+    local spent = text and cjson.decode(text) or {}
+    spent[item.rule] = (spent[item.rule] or 0) + 1
+    redis.call('HSET', task_key, 'rule_spent', cjson.encode(spent))
+    return spent[item.rule], item.rule_budget
+  end
+  local budget = BUDGETS[item.kind]
+  -- Tasks of earlier versions have no max_ooms: max_attempts was the bound then.
+  local most = task[budget[2]] ~= '' and task[budget[2]] or task.max_attempts
+  return redis.call('HINCRBY', task_key, budget[1], 1), tonumber(most)
+end
+
+local function take(item, task, now)
+  local spent, most = charge(item.id, task, item)
+  redis.call('HSET', key('task', item.id), 'ended_token', outcome_mark(item))
+  redis.call('SET', key('outcome', item.id), item.failure)
+  leave(item.id, task)
+  record(item.id, task, item.kind, now, item.record)
+  counter(item.kind)
+  local exhausted = not item.retryable or spent >= most
+  local delay = item.kind == 'loss' and 0 or backoff_ms(item.policy, spent)
+  after_failure(item.id, task, 'fail', now, delay, exhausted)
+  return {'OK', redis.call('HGET', key('task', item.id), 'state')}
+end
 
 local now = wall_ms()
 local replies = {}
@@ -20,17 +52,13 @@ for i, item in ipairs(cjson.decode(ARGV[1])) do
   if not task then
     replies[i] = {'UNKNOWN_TASK', ''}
   elseif holds(task, item.token, item.worker) then
-    local budget = BUDGETS[item.kind]
-    local spent = redis.call('HINCRBY', key('task', item.id), budget[1], 1)
-    redis.call('HSET', key('task', item.id), 'ended_token', outcome_mark(item))
-    redis.call('SET', key('outcome', item.id), item.failure)
-    leave(item.id, task)
-    record(item.id, task, item.kind, now, item.record)
-    counter(item.kind)
-    local exhausted = not item.retryable or spent >= tonumber(task[budget[2]])
-    local delay = item.kind == 'loss' and 0 or backoff_ms(item.policy, spent)
-    after_failure(item.id, task, 'fail', now, delay, exhausted)
-    replies[i] = {'OK', redis.call('HGET', key('task', item.id), 'state')}
+    -- Absent in searches of earlier versions.
+    local policy_id = redis.call('HGET', key('search', task.search), 'retry_id') or ''
+    if policy_id == (item.policy_id or '') then
+      replies[i] = take(item, task, now)
+    else
+      replies[i] = {'POLICY', policy_id .. ' ' .. (redis.call('HGET', key('search', task.search), 'retry') or '')}
+    end
   elseif task.ended_token == outcome_mark(item) then
     replies[i] = {'OK', task.state}
   else

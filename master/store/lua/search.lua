@@ -3,7 +3,8 @@
 -- @include lib/base.lua lib/queue.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
--- ARGV[1]  JSON {name, create: bool, settings: {priority?, weight?, max_leased?, format?}, status?}
+-- ARGV[1]  JSON {name, create: bool, settings: {priority?, weight?, max_leased?, format?, retry?,
+--          retry_id?}, status?}; `retry` is JSON text kept as it is, '' = the masters' own policy
 -- Replies  OK, UNKNOWN_SEARCH (and create is false) or FORMAT_IN_USE (the format can't change under existing tasks)
 -- Events   search (task id empty)
 -- Retry    safe

@@ -1,13 +1,16 @@
 -- submit: new tasks of one search, all or none. Creates the search if it is new.
 --
--- @include lib/base.lua lib/queue.lua
+-- A task that the store had lost in a rollback, and that a worker has told of since (lib/orphans.lua), gets its old id
+-- back, and at once its holder's lease or its result.
+--
+-- @include lib/base.lua lib/queue.lua lib/leave.lua lib/success.lua lib/adopt.lua lib/orphans.lua
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON {search, format, blobs: {digest: n}, tasks: [{id, key, class, requirements, priority, max_attempts,
---          max_losses, timeout, progress, delay, payload}]}; times in ms, `payload` is a digest
+--          max_losses, max_ooms, timeout, progress, delay, payload, origin}]}; times in ms, `payload` is a digest
 -- ARGV[2…] the payloads; that of digest d is ARGV[1 + blobs[d]]
 -- Replies  [[verdict, task id, state], …] with verdict OK or DUPLICATE (the key is known: that task's id and state),
 --          or the one word SEARCH_CANCELLED or TOO_MANY_CLASSES. Nothing is written then.
--- Events   submit
+-- Events   submit; complete or readopt
 -- Retry    safe: the keys make it idempotent
 local CLASSES_MAX = 64
 
@@ -36,33 +39,59 @@ if not status then
 end
 
 local keys_key = key('keys', search)
+
+local function create(task)
+  local seq = redis.call('INCR', key('seq'))
+  local delayed = task.delay > 0
+  local state = delayed and 'SCHEDULED' or 'QUEUED'
+  redis.call('HSET', keys_key, task.key, task.id)
+  if redis.call('HINCRBY', key('payload-refs'), task.payload, 1) == 1 then
+    redis.call('SET', key('payload', task.payload), ARGV[1 + request.blobs[task.payload]])
+  end
+  redis.call('HSETNX', key('class-requirements'), task.class, task.requirements)
+  redis.call('HINCRBY', key('class-tasks'), task.class, 1)
+  redis.call('HSET', key('task', task.id), 'state', state, 'search', search, 'class', task.class,
+    'priority', task.priority, 'seq', seq, 'key', task.key, 'payload', task.payload, 'submitted', int(now),
+    'attempts', 0, 'max_attempts', task.max_attempts, 'losses', 0, 'max_losses', task.max_losses, 'ooms', 0, 'max_ooms', task.max_ooms,
+    'epoch', 0, 'timeout', int(task.timeout), 'progress', int(task.progress))
+  redis.call('ZADD', key('members', search), seq, task.id)
+  recount(search, '', state)
+  if delayed then
+    redis.call('ZADD', key('scheduled'), int(lease_ms() + task.delay), task.id)
+  else
+    enqueue(task.id, search, task.class, task.priority, seq)
+  end
+  event(task.id, search, 'submit', state)
+  return state
+end
+
+-- The new task is one that the store had lost: give it what its worker has told of it. Returns its state.
+local function match(task, orphan)
+  drop_orphan(task.origin)
+  counter('orphans_matched')
+  local new = load_task(task.id)
+  if orphan.success then
+    orphan.success.id = task.id
+    return take_success(task.id, orphan.success, new, now)[2]
+  elseif orphan.expiry > lease_ms() then
+    adopt(task.id, new, orphan, orphan.expiry, now)
+    return 'LEASED'
+  end
+  -- Its holder has been silent for longer than its lease. Should it live, its epoch is not given a second time.
+  redis.call('HSET', key('task', task.id), 'epoch', int(orphan.epoch))
+  return new.state
+end
+
 local replies = {}
 for i, task in ipairs(request.tasks) do
   local known = redis.call('HGET', keys_key, task.key)
   if known then
     replies[i] = {'DUPLICATE', known, redis.call('HGET', key('task', known), 'state')}
   else
-    local seq = redis.call('INCR', key('seq'))
-    local delayed = task.delay > 0
-    local state = delayed and 'SCHEDULED' or 'QUEUED'
-    redis.call('HSET', keys_key, task.key, task.id)
-    if redis.call('HINCRBY', key('payload-refs'), task.payload, 1) == 1 then
-      redis.call('SET', key('payload', task.payload), ARGV[1 + request.blobs[task.payload]])
-    end
-    redis.call('HSETNX', key('class-requirements'), task.class, task.requirements)
-    redis.call('HINCRBY', key('class-tasks'), task.class, 1)
-    redis.call('HSET', key('task', task.id), 'state', state, 'search', search, 'class', task.class,
-      'priority', task.priority, 'seq', seq, 'key', task.key, 'payload', task.payload, 'submitted', int(now),
-      'attempts', 0, 'max_attempts', task.max_attempts, 'losses', 0, 'max_losses', task.max_losses, 'ooms', 0,
-      'epoch', 0, 'timeout', int(task.timeout), 'progress', int(task.progress))
-    redis.call('ZADD', key('members', search), seq, task.id)
-    recount(search, '', state)
-    if delayed then
-      redis.call('ZADD', key('scheduled'), int(lease_ms() + task.delay), task.id)
-    else
-      enqueue(task.id, search, task.class, task.priority, seq)
-    end
-    event(task.id, search, 'submit', state)
+    local orphan = orphan_of(task.origin)
+    if orphan and redis.call('EXISTS', key('task', orphan.id)) == 0 then task.id = orphan.id else orphan = nil end
+    local state = create(task)
+    if orphan then state = match(task, orphan) end
     replies[i] = {'OK', task.id, state}
   end
 end

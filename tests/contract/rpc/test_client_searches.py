@@ -239,3 +239,29 @@ async def test_messages_of_any_size_up_to_the_limit(broker: Broker, search: str,
     ids = [task.task_id for task in response.tasks]
     found = await broker.api.GetTasks(tenure_pb2.GetTasksRequest(task_ids=ids, full=True))
     assert {len(task.architecture) for task in found.tasks} == {len(GRAPH) + size}
+
+
+# ---- retry policies ------------------------------------------------------------------------------------------------
+
+
+async def test_a_retry_policy_is_kept_replaced_as_a_whole_and_taken_back(broker: Broker, search: str) -> None:
+    assert not (await put(broker, search)).HasField("retry")
+    rule = {"error_class": "torch.*", "retryable": False, "max_attempts": 2, "jitter": "equal"}
+    policy = tenure_pb2.RetryPolicy(base_ms=0, max_ms=50, multiplier=1.5, jitter="none", rules=[rule])
+    assert (await put(broker, search, retry=policy)).retry == policy
+    assert (await put(broker, search, priority=1)).retry == policy
+    replaced = (await put(broker, search, retry=tenure_pb2.RetryPolicy(base_ms=7))).retry
+    assert (replaced.base_ms, replaced.max_ms, replaced.jitter, len(replaced.rules)) == (7, 300_000, "full", 0)
+    assert not (await put(broker, search, default_retry=True)).HasField("retry")
+
+
+async def test_a_retry_policy_that_can_not_be_is_refused_and_changes_nothing(broker: Broker, search: str) -> None:
+    await put(broker, search)
+    rule = {"error_class": "InvalidArchitecture", "retryable": True}
+    bad = tenure_pb2.PutSearchRequest(name=search, priority=5, retry=tenure_pb2.RetryPolicy(rules=[rule]))
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT", "retry.rules[0].retryable", "True"):
+        await broker.api.PutSearch(bad)
+    both = tenure_pb2.PutSearchRequest(name=search, retry=tenure_pb2.RetryPolicy(), default_retry=True)
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT", "retry"):
+        await broker.api.PutSearch(both)
+    assert (await get(broker, search)).priority == 0

@@ -24,7 +24,7 @@ class TestBudgets:
         [
             (FailureKind.FAILURE, "max_attempts", "attempts"),
             (FailureKind.LOSS, "max_losses", "losses"),
-            (FailureKind.OUT_OF_MEMORY, "max_attempts", "ooms"),
+            (FailureKind.OUT_OF_MEMORY, "max_out_of_memory", "ooms"),
         ],
     )
     async def test_the_last_of_a_budget_ends_the_task(
@@ -50,6 +50,12 @@ class TestBudgets:
             assert (await scene.fail(await again(scene), kind=kind))[1] == "QUEUED"
         assert (await scene.fail(await again(scene), kind=FailureKind.LOSS))[1] == "FAILED"
         assert (await scene.view(task_id)).number("attempts") == 1
+
+    async def test_a_task_of_a_version_without_a_budget_for_memory_is_bounded_as_it_was(self, scene: Scene) -> None:
+        (task_id,) = await scene.submit(max_attempts=2, max_out_of_memory=9)
+        scene.client.hdel(scene.key(f"task:{task_id}"), "max_ooms")
+        assert (await scene.fail(await again(scene), kind=FailureKind.OUT_OF_MEMORY))[1] == "QUEUED"
+        assert (await scene.fail(await again(scene), kind=FailureKind.OUT_OF_MEMORY))[1] == "FAILED"
 
     async def test_an_expired_lease_burns_a_loss(self, scene: Scene) -> None:
         (task_id,) = await scene.submit(max_losses=2)

@@ -84,7 +84,7 @@ local function record(id, task, outcome, now, inner)
 end
 
 local FIELDS = {'state', 'search', 'class', 'priority', 'seq', 'epoch', 'token', 'worker', 'leased', 'attempts',
-  'max_attempts', 'losses', 'max_losses', 'ooms', 'cancel', 'ended_token', 'reaped_token', 'legacy'}
+  'max_attempts', 'losses', 'max_losses', 'ooms', 'max_ooms', 'cancel', 'ended_token', 'reaped_token', 'legacy'}
 
 -- The task's fields by name, or nil.
 local function load_task(id)
@@ -108,9 +108,11 @@ local function outcome_mark(item)
   return 'legacy:' .. item.worker
 end
 
--- Exponential backoff with full jitter; `random` in [0, 1) comes from the caller.
+-- Exponential backoff; `random` in [0, 1) comes from the caller.
 local function backoff_ms(policy, failures)
-  local most = math.min(policy.max_ms, policy.base_ms * 2 ^ math.min(failures - 1, 30))
+  local most = math.min(policy.max_ms, policy.base_ms * policy.multiplier ^ math.min(failures - 1, 64))
+  if policy.jitter == 'none' then return math.floor(most) end
+  if policy.jitter == 'equal' then return math.floor(most * (0.5 + 0.5 * policy.random)) end
   return math.floor(most * policy.random)
 end
 
