@@ -116,6 +116,8 @@ def main() -> int:
             report = asyncio.run(run_seed(plan_of(seed, kinds, given.strikes), logs / str(seed), keep=given.keep))
             reports.append(report)
             _print_seed(report, given)
+            # Of a thousand seeds only the figures stay in memory.
+            report.events.clear()
     except KeyboardInterrupt:
         _say("interrupted")
         _print_end(reports, time.monotonic() - started)
@@ -132,10 +134,9 @@ def _say(line: str) -> None:
 def _print_seed(report: SeedReport, given: argparse.Namespace) -> None:
     plan = report.plan
     struck = Counter(recovery.kind for recovery in report.recoveries if not recovery.kind.startswith("fate_"))
-    tasks = sum(event["what"] == "record" for event in report.events)
     shape = f"{plan.store} store, {plan.masters} master{'s' if plan.masters > 1 else ''}, {len(plan.slots)} workers"
     verdict = "FAILED" if report.violations else "ok"
-    took = f"seed {plan.seed:<5} {report.seconds:6.1f} s  {struck.total():2} strikes  {tasks:4} tasks"
+    took = f"seed {plan.seed:<5} {report.seconds:6.1f} s  {struck.total():2} strikes  {report.tasks:4} tasks"
     _say(f"{took}  {shape:<36} {verdict}")
     if not report.violations:
         return
@@ -155,13 +156,12 @@ def _print_end(reports: list[SeedReport], seconds: float) -> None:
     _say("")
     for line in fault_table([recovery for report in reports for recovery in report.recoveries]):
         _say(line)
-    events = [event for report in reports for event in report.events]
-    tasks = sum(event["what"] == "record" for event in events)
-    drains = [event["seconds"] for event in events if event["what"] == "drained"]
+    tasks = sum(report.tasks for report in reports)
+    slowest = max((report.drain_seconds for report in reports), default=0.0)
     totals = Counter(violation.count for report in reports for violation in report.violations)
     failed = [str(report.plan.seed) for report in reports if report.violations]
     _say("")
-    drained = f"queues drained within {max(drains, default=0):.1f} s"
+    drained = f"queues drained within {slowest:.1f} s"
     _say(f"{len(reports)} seeds in {seconds / 60:.1f} min, {tasks} tasks, {drained}")
     _say(", ".join(f"{totals[name]} {name}" for name in COUNTS))
     if failed:

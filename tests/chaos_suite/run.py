@@ -54,11 +54,14 @@ class SeedReport:
 
     Attributes:
         folder: Its history and logs; deleted if it went well.
+        drain_seconds: From the last fault until every task had ended.
     """
 
     plan: Plan
     folder: Path
     seconds: float = 0.0
+    tasks: int = 0
+    drain_seconds: float = 0.0
     events: list[Event] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     recoveries: list[Recovery] = field(default_factory=list)
@@ -98,7 +101,9 @@ async def run_seed(plan: Plan, folder: Path, *, keep: bool = False) -> SeedRepor
     for line in read_lines(folder / "journal.jsonl"):
         history.add([{**line, "what": f"run_{line['event']}"}])
     history.add(read_lines(folder / "program.jsonl"))
-    report = SeedReport(plan, folder, time.monotonic() - started, history.written_whole())
+    report = SeedReport(plan, folder, events=history.written_whole(), seconds=time.monotonic() - started)
+    report.tasks = sum(event["what"] == "record" for event in report.events)
+    report.drain_seconds = max((event["seconds"] for event in report.events if event["what"] == "drained"), default=0.0)
     report.violations = check(report.events)
     report.recoveries = recoveries(report.events, {name: kind.measure for name, kind in KINDS.items()})
     if not report.violations and not keep:
