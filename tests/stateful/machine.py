@@ -163,7 +163,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.run(self.scene.tasks.cancel([task.task_id])) == {task.task_id: expected}
 
     def requeue(self, choices: Choices, twice: bool) -> None:
-        task = self.pick_task(choices)
+        wrong = choices.of([False, False, False, True])
+        letters = [task for task in self.model.in_state(TaskState.FAILED, TaskState.CANCELLED) if not wrong]
+        task = choices.of(letters) if letters else self.pick_task(choices)
         expected = self.model.requeue(task)
         assert self.run(self.scene.tasks.requeue([task.task_id])) == {task.task_id: expected}
 
@@ -225,7 +227,7 @@ class StoreMachine(RuleBasedStateMachine):
         if refused is None:
             # Full jitter: how long it waits is the store's to draw, within the bound.
             drawn = (self.run(self.scene.view(task.task_id))).scheduled_in_ms or 0
-            assert drawn <= (0 if kind is FailureKind.LOSS else wait_ms)
+            assert 0 <= drawn <= (0 if kind is FailureKind.LOSS else wait_ms)
             self.model.fail(task, kind, retryable, drawn)
             # It is drawn from so much that it can't be nothing.
             waits = wait_ms == FOREVER_MS and kind is not FailureKind.LOSS and not task.state.terminal

@@ -64,6 +64,11 @@ class Search:
     best: float | None = None
 
 
+def mark(token: str, worker: str) -> str:
+    """What a task remembers of who ended its run."""
+    return token or f"legacy:{worker}"
+
+
 class Model:
     """All tasks and searches, and what each request should be answered."""
 
@@ -108,20 +113,23 @@ class Model:
     def complete(self, task: Task, token: str, worker: str, fitness: float) -> Verdict:
         """The first success of an open task wins."""
         if task.state.terminal:
-            return Verdict.OK if task.state is SUCCEEDED and task.reported_token == token else Verdict.DUPLICATE
+            same = task.state is SUCCEEDED and task.reported_token == mark(token, worker)
+            return Verdict.OK if same else Verdict.DUPLICATE
         task.end(SUCCEEDED)
-        task.reported_token, task.worker, task.fitness = token, worker, fitness
+        task.reported_token, task.worker, task.fitness = mark(token, worker), worker, fitness
         task.record("success")
         search = self.searches[task.search]
         search.best = fitness if search.best is None else max(search.best, fitness)
         return Verdict.OK
 
-    def report(self, task: Task, token: str) -> Verdict | None:
-        """Whether this token may end its run: None; else the answer."""
-        if task.state is LEASED and task.token == token:
-            task.reported_token = token
+    def report(self, task: Task, token: str, worker: str) -> Verdict | None:
+        """Whether this token may end its run: None; else the answer. Without a token it is a legacy peer's, known by
+        its worker id."""
+        holds = task.token == token if token else task.worker == worker
+        if task.state is LEASED and holds:
+            task.reported_token = mark(token, worker)
             return None
-        return Verdict.OK if task.reported_token == token else Verdict.STALE
+        return Verdict.OK if task.reported_token == mark(token, worker) else Verdict.STALE
 
     def fail(self, task: Task, kind: FailureKind, retryable: bool, wait_ms: int) -> None:
         """The holder's run ended badly; ``wait_ms`` is the backoff that was drawn."""
