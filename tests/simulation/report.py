@@ -53,12 +53,12 @@ def _recovery(simulation: Simulation) -> Iterator[str]:
     ledger = simulation.ledger
     yield "from a fault to the task's being queued again, and to its running again, in seconds (time without any"
     yield "master or store left out; running again waits for a free slot, too)"
-    names = f"  {'cause':<42} {'tasks':>8} {'median':>8} {'p99':>8} {'worst':>8}"
+    names = f"  {'cause':<49} {'tasks':>8} {'median':>8} {'p99':>8} {'worst':>8}"
     yield f"{names}   {'run: median':>11} {'p99':>8} {'worst':>9}"
     for cause in sorted(ledger.noticed_ms):
         queued, again = _spread(ledger.noticed_ms[cause]), _spread(ledger.resumed_ms.get(cause, [0]))
         yield (
-            f"  {cause:<42} {len(ledger.noticed_ms[cause]):>8,} {queued[0]:>8.1f} {queued[1]:>8.1f} {queued[2]:>8.1f}"
+            f"  {cause:<49} {len(ledger.noticed_ms[cause]):>8,} {queued[0]:>8.1f} {queued[1]:>8.1f} {queued[2]:>8.1f}"
             f"   {again[0]:>11.1f} {again[1]:>8.1f} {again[2]:>9.1f}"
         )
 
@@ -76,7 +76,7 @@ def _waste(simulation: Simulation) -> Iterator[str]:
         f"({100 * wasted / max(1, ledger.computed_ms):.3f} %) were thrown away:"
     )
     for cause, lost_ms in ledger.wasted_ms.most_common():
-        yield f"  {cause:<42} {lost_ms / HOUR_MS:>10,.1f} h {100 * lost_ms / max(1, ledger.computed_ms):>8.4f} %"
+        yield f"  {cause:<49} {lost_ms / HOUR_MS:>10,.1f} h {100 * lost_ms / max(1, ledger.computed_ms):>8.4f} %"
 
 
 def _safety(simulation: Simulation) -> Iterator[str]:
@@ -90,10 +90,10 @@ def _safety(simulation: Simulation) -> Iterator[str]:
         "stale writes refused",
         "tasks sent to silent workers",
     ):
-        yield f"  {name:<42} {counts[name]:>10,}"
+        yield f"  {name:<49} {counts[name]:>10,}"
     others = {n: c for n, c in counts.items() if n.startswith(("outcomes", "runs revoked", "checkpoints", "ended"))}
     for name, count in sorted(others.items()):
-        yield f"  {name:<42} {count:>10,}"
+        yield f"  {name:<49} {count:>10,}"
 
 
 def _fairness(simulation: Simulation) -> Iterator[str]:

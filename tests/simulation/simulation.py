@@ -130,7 +130,7 @@ class Simulation(Striking):
             await self.submit(number)
         await self.cluster.settle()
         for worker in self.workers:
-            self.agenda.enter(self.random.uniform(0, 60_000), self.connect, worker, grid_ms=CONNECT_GRID_MS)
+            self.agenda.enter(self.random.uniform(0, 3_000), self.connect, worker, grid_ms=CONNECT_GRID_MS)
             if "crashes" in self.options.faults:
                 self.enter_crash(worker)
             if not self.cluster.elided:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Who connects or boots at almost the same time does so in one step.
 CONNECT_GRID_MS = 500
-BOOT_GRID_MS = 5_000
+BOOT_GRID_MS = 30_000
 RECONNECT_MS_MAX = 9_000
 RECONNECT_ELSEWHERE_MS_MAX = 1_000
 

@@ -48,6 +48,7 @@ async def test_nothing_is_lost_under_any_fault() -> None:
     assert re.search(r"spot wave +[0-9,]+ +[0-9.]+ +[0-9.]+", text)
 
 
+@pytest.mark.long
 async def test_every_heartbeat_and_checkpoint_can_be_sent_for_real() -> None:
     options = Options(
         workers=20, tasks=100, days=0.01, seed=5, masters=1, routine="all", faults=("waves", "store", "pauses")
