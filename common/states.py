@@ -115,7 +115,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         "LEASED",
         "worker",
         True,
-        "the holder is back and nobody was given the task since, or the store was rolled back",
+        "the holder is back and nobody was given the task since, or the store was rolled back behind its claim",
     ),
     _row(
         "cancel",

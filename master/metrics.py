@@ -87,6 +87,9 @@ class MasterMetrics:
         self.store_memory_bytes = self._gauge("tenure_store_memory_bytes", "Memory of the store", ["kind"])
         self.store_aof_ok = self._gauge("tenure_store_aof_ok", "1 while the append-only file can be written")
         self.store_restarts = self._gauge("tenure_store_restarts", "How often the embedded server was started again")
+        self.store_rollbacks = self._counter(
+            "tenure_store_rollbacks", "How often this master saw that the store had come back older than it was"
+        )
         self.fsck_violations = self._gauge(
             "tenure_store_fsck_violations", "Found by the last `tenure fsck` that asked this master"
         )

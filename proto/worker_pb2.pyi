@@ -152,7 +152,7 @@ class WorkerMetrics(_message.Message):
     def __init__(self, cpu_usage: _Optional[float] = ..., memory_usage: _Optional[float] = ..., gpu_usage: _Optional[float] = ..., gpu_memory: _Optional[float] = ..., tasks_completed: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., slots_busy: _Optional[int] = ..., spooled_results: _Optional[int] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("task_id", "architecture", "config", "lease_token", "epoch", "search", "attempt", "checkpoints", "timeout_ms", "progress_deadline_ms", "lease_ttl_ms")
+    __slots__ = ("task_id", "architecture", "config", "lease_token", "epoch", "search", "attempt", "checkpoints", "timeout_ms", "progress_deadline_ms", "lease_ttl_ms", "origin")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +164,7 @@ class EvaluateRequest(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     LEASE_TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     architecture: str
     config: EvaluationConfig
@@ -175,7 +176,8 @@ class EvaluateRequest(_message.Message):
     timeout_ms: int
     progress_deadline_ms: int
     lease_ttl_ms: int
-    def __init__(self, task_id: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[EvaluationConfig, _Mapping]] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., search: _Optional[str] = ..., attempt: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., lease_ttl_ms: _Optional[int] = ...) -> None: ...
+    origin: str
+    def __init__(self, task_id: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[EvaluationConfig, _Mapping]] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., search: _Optional[str] = ..., attempt: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., lease_ttl_ms: _Optional[int] = ..., origin: _Optional[str] = ...) -> None: ...
 
 class EvaluateResponse(_message.Message):
     __slots__ = ("task_id", "success", "metrics", "error", "duration", "outcome")
@@ -337,7 +339,7 @@ class CancelResponse(_message.Message):
     def __init__(self, success: bool = ..., message: _Optional[str] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("task_id", "lease_token", "epoch", "kind", "metrics", "detail", "error_class", "error_message", "retryable", "exit_signal", "exit_code", "log_tail", "duration_seconds", "steps_start", "steps_end", "architecture")
+    __slots__ = ("task_id", "lease_token", "epoch", "kind", "metrics", "detail", "error_class", "error_message", "retryable", "exit_signal", "exit_code", "log_tail", "duration_seconds", "steps_start", "steps_end", "architecture", "origin")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -361,6 +363,7 @@ class Outcome(_message.Message):
     STEPS_START_FIELD_NUMBER: _ClassVar[int]
     STEPS_END_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     lease_token: str
     epoch: int
@@ -377,19 +380,22 @@ class Outcome(_message.Message):
     steps_start: int
     steps_end: int
     architecture: str
-    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[OutcomeKind, str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., error_class: _Optional[str] = ..., error_message: _Optional[str] = ..., retryable: bool = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ..., log_tail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., steps_start: _Optional[int] = ..., steps_end: _Optional[int] = ..., architecture: _Optional[str] = ...) -> None: ...
+    origin: str
+    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[OutcomeKind, str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., error_class: _Optional[str] = ..., error_message: _Optional[str] = ..., retryable: bool = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ..., log_tail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., steps_start: _Optional[int] = ..., steps_end: _Optional[int] = ..., architecture: _Optional[str] = ..., origin: _Optional[str] = ...) -> None: ...
 
 class Renewal(_message.Message):
-    __slots__ = ("task_id", "lease_token", "epoch", "progress")
+    __slots__ = ("task_id", "lease_token", "epoch", "progress", "origin")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     lease_token: str
     epoch: int
     progress: Progress
-    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+    origin: str
+    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., origin: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("sequence", "step", "total_steps", "metrics")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import redis
-from store_server import StoreServer, keys_of
+from store_server import StoreServer, delete_keys, keys_of
 
 from tenure.common.spec import TaskSpec
 from tenure.common.states import TaskState
@@ -35,6 +35,7 @@ from tenure.master.store.records import (
 
 STRANGER = "f" * 32
 AT_ONCE = RetryPolicy(0, 0)
+SOON = RetryPolicy(10**6, 10**6)
 # What a second sending of a request may change: the clock isn't the test's there, and refusals are counted.
 RESTLESS = ("clock", "events", "counters")
 
@@ -155,6 +156,16 @@ class Scene:
     def all_keys(self) -> list[str]:
         """All keys of this store, without the prefix."""
         return [key.removeprefix(f"{self.store.keys.prefix}:") for key in keys_of(self.client, self.store.keys.prefix)]
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Everything as it is, for :meth:`roll_back`."""
+        return {key: self.client.dump(key) for key in keys_of(self.client, self.store.keys.prefix)}  # type: ignore[misc]
+
+    def roll_back(self, to: dict[str, bytes]) -> None:
+        """The store comes back older than it was."""
+        delete_keys(self.client, self.store.keys.prefix)
+        for key, value in to.items():
+            self.client.restore(key, 0, value)
 
     def dump(self, without: Iterable[str] = RESTLESS) -> dict[str, Any]:
         """Every key's whole value, but for when a search was last spoken of."""

@@ -139,6 +139,8 @@ class Holdings:
             return None
         run = Run(next(self._numbers), request)
         self.runs[key] = run
+        for checkpoint in reversed(request.checkpoints if self._registers_checkpoints and key.token else ()):
+            self.announcements.registered(key, checkpoint)
         if slot is not None and not self._overflow:
             slot.assign(run)
         else:
@@ -191,6 +193,7 @@ class Holdings:
             and reason.rule.kind is None
         ):
             # Nobody waits for the failure of a lease that is gone; a success is still offered.
+            self._delete(self.announcements.drop(key))
             self.spool.forget(key)
 
     def find(self, task_id: str, token: str = "") -> Run | None:
@@ -273,14 +276,20 @@ class Holdings:
         key = key_of(verdict)
         if verdict.verdict == Verdict.VERDICT_UNSPECIFIED:
             return
-        sent_once = self.announcements.settle(key, verdict.url)
         run = self.runs.get(key)
+        # The store has lost the task, until it is submitted again: the run goes on, and what it wrote stays.
+        orphaned = verdict.verdict == Verdict.VERDICT_UNKNOWN_TASK and run is not None and bool(run.request.origin)
+        registered = verdict.verdict == Verdict.VERDICT_OK or orphaned
+        sent_once = self.announcements.settle(key, verdict.url, registered=registered)
         fields = {**(run.log_fields if run is not None else {"task": key.task_id}), "url": verdict.url}
         if verdict.verdict == Verdict.VERDICT_OK:
             log.info("checkpoint.registered", **fields)
+            self.announcements.retired(key, verdict.delete_urls)
             self._delete(verdict.delete_urls)
             return
         log.warning("checkpoint.not_registered", **fields, verdict=verdict_name(verdict.verdict))
+        if orphaned:
+            return
         if sent_once:
             # Sent once and refused, so it is certainly not registered. One sent before may be what the lease's next
             # holder goes on from; should it be debris after all, that holder sweeps it.
@@ -300,7 +309,12 @@ class Holdings:
         for outcome in self.spool.pending():
             if outcome.lease_token:
                 held.append(
-                    worker_pb2.Renewal(task_id=outcome.task_id, lease_token=outcome.lease_token, epoch=outcome.epoch)
+                    worker_pb2.Renewal(
+                        task_id=outcome.task_id,
+                        lease_token=outcome.lease_token,
+                        epoch=outcome.epoch,
+                        origin=outcome.origin,
+                    )
                 )
         return held
 

@@ -182,6 +182,7 @@ class Run:
             lease_token=self.key.token,
             epoch=self.request.epoch,
             progress=self.progress,
+            origin=self.request.origin,
         )
 
     def _limits(self) -> tuple[float, float]:
@@ -206,6 +207,7 @@ def outcome_of(run: Run, ending: Message | Exited, log_tail: str) -> worker_pb2.
         task_id=run.key.task_id,
         lease_token=run.key.token,
         epoch=run.request.epoch,
+        origin=run.request.origin,
         retryable=True,
         duration_seconds=run.seconds(),
         steps_start=run.steps_start,

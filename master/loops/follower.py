@@ -59,12 +59,20 @@ class Follower:
         store: Whose events.
         handle: Called with each event, in order; must not block.
         missed: Called when events may have been missed (a start, a store that was away).
+        rolled_back: Called, with why, when events that were read are gone from the store.
     """
 
-    def __init__(self, store: Store, handle: Callable[[TaskEvent], None], missed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        handle: Callable[[TaskEvent], None],
+        missed: Callable[[], None],
+        rolled_back: Callable[[str], None] = lambda why: None,
+    ) -> None:
         self._store = store
         self._handle = handle
         self._missed = missed
+        self._rolled_back = rolled_back
         self._cursor = ""
         self._subscriptions: set[Subscription] = set()
         self._started = asyncio.Event()
@@ -91,16 +99,19 @@ class Follower:
             try:
                 if not self._cursor:
                     self._cursor = await self._store.events.now()
+                else:
+                    await self._check_cursor()
                 self._started.set()
                 self._missed()
                 async for batch in self._store.events.follow(self._cursor):
+                    if not self._cursor:
+                        break  # it was to start over
                     self._take(batch)
             except CursorExpired:
-                self._start_over()
+                self.start_over()
             except TenureError as error:
                 log.debug("follower.interrupted", error=str(error))
                 await asyncio.sleep(random.uniform(0.05, 0.5))
-                await self._check_cursor()
 
     def _take(self, batch: Batch) -> None:
         self._cursor, events = batch
@@ -113,17 +124,18 @@ class Follower:
             self._end(subscription)
 
     async def _check_cursor(self) -> None:
-        """A store that came back with less than it had (a rollback) would never reach our cursor again."""
-        try:
-            await self._store.events.check(self._cursor)
-        except CursorExpired:
-            self._start_over()
-        except TenureError:
-            return  # still away; the next round tries again
+        """Before every following but the first: a store that came back with less than it had goes on as if nothing
+        were missing."""
+        if await self._store.events.lost(self._cursor):
+            self._rolled_back("events that were read are gone from the stream")
+            raise CursorExpired("events that were read are gone from the stream")
+        await self._store.events.check(self._cursor)
 
-    def _start_over(self) -> None:
+    def start_over(self) -> None:
+        """What was read counts no more: go on from now, and have every listener look for itself."""
         log.warning("follower.started_over", why="events after the cursor are trimmed or lost")
         self._cursor = ""
+        self._started.clear()
         self.end_all()
 
     def _end(self, subscription: Subscription) -> None:

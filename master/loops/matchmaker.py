@@ -20,10 +20,10 @@ from tenure.common.errors import TenureError
 from tenure.common.ids import new_lease_token
 from tenure.common.limits import BATCH_TASKS_MAX
 from tenure.common.spec import Requirements
-from tenure.master.core.matching import Capabilities, servable_classes
+from tenure.master.core.matching import Capabilities, Pool, servable_classes
 from tenure.master.metrics import MasterMetrics
 from tenure.master.store import Store
-from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest, Grant, TaskEvent
+from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest, Grant, Grants, TaskEvent
 
 log = structlog.get_logger()
 
@@ -81,6 +81,8 @@ class Matchmaker:
         self._waiting_slots = 0
         # Tokens of claims whose answer was lost: whatever they were granted goes back before anything else.
         self._unanswered: list[str] = []
+        self._held_until = 0.0
+        self._pool = Pool({})
 
     def want(self, consumer: Consumer, slots: int) -> None:
         """The consumer has this many free slots now; replaces what was said before."""
@@ -108,6 +110,14 @@ class Matchmaker:
         """Events may have been missed: everybody asks once."""
         self._raise_hints(UNKNOWN_HINT)
 
+    def hold(self, seconds: float) -> None:
+        """Claim nothing for so long from now."""
+        self._held_until = time.monotonic() + seconds
+
+    def note_workers(self, pool: Pool) -> None:
+        """The live workers of all masters: what one lost lately waits for another that can serve it."""
+        self._pool = pool
+
     def note_classes(self, classes: dict[str, Requirements]) -> None:
         """The requirement classes in use. New ones regroup the consumers."""
         classes = _with_default(classes)
@@ -127,6 +137,10 @@ class Matchmaker:
                 await asyncio.wait_for(self._wake.wait(), SAFETY_SECONDS)
             except TimeoutError:
                 self._raise_hints(1)
+            if (held_seconds := self._held_until - time.monotonic()) > 0:
+                await asyncio.sleep(held_seconds)
+                self._wake.set()
+                continue
             self._wake.clear()
             # One more turn of the loop: what arrives together is claimed together.
             await asyncio.sleep(0)
@@ -215,6 +229,7 @@ class Matchmaker:
                 list(group.classes),
                 consumer.legacy,
                 consumer.instance_id,
+                self._pool.elsewhere(consumer.worker_id, group.classes, self._classes),
             )
             for consumer, count in batch
         ]
@@ -223,6 +238,7 @@ class Matchmaker:
         )
         self._metrics.claim_seconds.observe(time.perf_counter() - started)
         granted = 0
+        passed_over: set[str] = set()
         failure: BaseException | None = None
         for (consumer, _), request, reply in zip(batch, requests, replies, strict=True):
             if isinstance(reply, BaseException):
@@ -233,13 +249,25 @@ class Matchmaker:
                 # What `want` said meanwhile counts the tasks that are on their way now, so never below zero.
                 self._set_slots(consumer, max(0, consumer.slots - len(reply)))
                 consumer.deliver(reply)
+            if isinstance(reply, Grants) and reply.passed_over:
+                passed_over.add(consumer.worker_id)
             if consumer.slots > 0:
                 self._queue(consumer, group)
             else:
                 consumer.waiting = False
         if failure is not None:
             raise failure
+        if passed_over:
+            self._ask_others(group, passed_over)
         return granted
+
+    def _ask_others(self, group: _Group, passed_over: set[str]) -> None:
+        """Tasks wait that these workers lost lately: the first in line of the others is asked next."""
+        for position, consumer in enumerate(group.consumers):
+            if consumer.slots > 0 and consumer.worker_id not in passed_over:
+                group.consumers.rotate(-position)
+                group.hint = max(group.hint, 1)
+                return
 
 
 def _with_default(classes: dict[str, Requirements]) -> dict[str, Requirements]:

@@ -61,6 +61,9 @@ class Sweeper:
                 await self._forget(search)
                 if search.status == "cancelled" and any(search.counts[state] for state in OPEN):
                     await cancel_open_tasks(self._store.tasks, search.name)
+        for shard in range(self._store.keys.shards):
+            while await self._store.tasks.forget_orphans(shard, self._settings.retention_ms):
+                pass
         await self._store.workers.forget(DAY_MS)
 
     async def _check_memory(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -28,15 +29,26 @@ PROMOTE_BATCHES_MAX = 50
 class Ticker:
     """See the module. ``run`` until cancelled.
 
+    Args:
+        rolled_back: Called, with why, when the lease clock has gone back.
+
     Attributes:
         last_tick: When the last tick of all shards succeeded, on the monotonic clock; 0 before the first.
     """
 
-    def __init__(self, store: Store, settings: MasterSettings, metrics: MasterMetrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: MasterSettings,
+        metrics: MasterMetrics,
+        rolled_back: Callable[[str], None] = lambda why: None,
+    ) -> None:
         self._store = store
         self._interval = settings.tick_seconds
         self._cap_ms = round(2 * settings.tick_seconds * 1000)
         self._metrics = metrics
+        self._rolled_back = rolled_back
+        self._clocks_ms = [0] * store.keys.shards
         self._brakes = [Brake(hold_ms=settings.lease_ttl_ms) for _ in range(store.keys.shards)]
         self.last_tick = 0.0
 
@@ -45,6 +57,7 @@ class Ticker:
         while True:
             started = time.monotonic()
             try:
+                await self._find_all_shards()
                 for shard in range(self._store.keys.shards):
                     await self._tick(shard)
                 self.last_tick = time.monotonic()
@@ -52,8 +65,17 @@ class Ticker:
                 log.warning("ticker.interrupted", error=str(error))
             await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - started)))
 
+    async def _find_all_shards(self) -> None:
+        """Shards on several servers tick together or not at all. A renewal names leases of several shards, and fails with
+        any of them: the clock of one must not go on while another is away."""
+        if self._store.keys.shards > 1:
+            await asyncio.gather(*(self._store.tasks.due(shard) for shard in range(self._store.keys.shards)))
+
     async def _tick(self, shard: int) -> None:
         clock_ms, _, skipped_ms = await self._store.tasks.tick(shard, self._cap_ms)
+        if clock_ms < self._clocks_ms[shard]:
+            self._rolled_back(f"the lease clock went back by {self._clocks_ms[shard] - clock_ms} ms")
+        self._clocks_ms[shard] = clock_ms
         self._metrics.lease_clock_seconds.labels(f"{shard:x}").set(clock_ms / 1000)
         if skipped_ms:
             self._metrics.lease_clock_skipped_seconds.inc(skipped_ms / 1000)

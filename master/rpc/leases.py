@@ -19,7 +19,7 @@ from tenure.master.rpc.patience import patiently
 from tenure.master.rpc.renewals import HELD, renew, revocations
 from tenure.master.settings import MasterSettings
 from tenure.master.store import Store
-from tenure.master.store.records import Grant, Release, RetryPolicy, TaskEvent
+from tenure.master.store.records import Grant, Release, RenewVerdict, RetryPolicy, TaskEvent
 from tenure.proto import worker_pb2
 
 log = structlog.get_logger()
@@ -95,8 +95,11 @@ class StreamLeases:
 
     # ---- upwards --------------------------------------------------------------------------------------------------
 
-    async def renew(self, messages: Iterable[worker_pb2.Renewal]) -> None:
+    async def renew(self, messages: Iterable[worker_pb2.Renewal]) -> bool:
         """Renew what the worker says it holds, and tell it what it holds no more.
+
+        Returns:
+            Whether that shows that the store came back older than it was.
 
         Raises:
             StoreUnavailable: Nothing is known; nothing was told.
@@ -113,6 +116,7 @@ class StreamLeases:
         if lost:
             self._send(revocations=worker_pb2.Revocations(revocations=lost))
         self._send(renewals_done=worker_pb2.RenewalsDone(renewed=sum(verdict in HELD for _, verdict in renewed)))
+        return any(verdict is RenewVerdict.AHEAD for _, verdict in renewed)
 
     async def end(self, outcomes: Sequence[worker_pb2.Outcome]) -> None:
         """Carry outcomes into the store and answer with their verdicts, however long the store is away."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import structlog
+
 from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.workers import read_renewal
 from tenure.master.store import Store
 from tenure.master.store.records import Renewal, RenewVerdict
 from tenure.proto import worker_pb2
 
+log = structlog.get_logger()
+
 Renewed = list[tuple[Renewal, RenewVerdict]]
 
-HELD = frozenset({RenewVerdict.OK, RenewVerdict.READOPTED, RenewVerdict.CANCEL})
+HELD = frozenset({RenewVerdict.OK, RenewVerdict.READOPTED, RenewVerdict.AHEAD, RenewVerdict.CANCEL})
 _REASONS = {
     RenewVerdict.CANCEL: "cancelled",
     RenewVerdict.LOST: "lost",
@@ -35,7 +39,13 @@ async def renew(
     named = [row for row in rows if row.token]
     verdicts = dict(zip(map(id, named), await store.tasks.renew_all(named), strict=True))
     renewed = [(row, verdicts.get(id(row), RenewVerdict.LOST)) for row in rows]
-    for _, verdict in renewed:
+    for row, verdict in renewed:
+        if verdict is RenewVerdict.AHEAD:
+            log.warning(
+                "task.readopt", task=row.task_id, worker=worker_id, epoch=row.epoch, why="the store had lost it"
+            )
+        elif verdict is RenewVerdict.ORPHAN:
+            log.debug("task.orphan", task=row.task_id, worker=worker_id, epoch=row.epoch, why="the store has lost it")
         metrics.renewals.labels(verdict.value).inc()
     return renewed
 

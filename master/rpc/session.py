@@ -82,6 +82,7 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._replaced = False
+        self._asked_again = False
 
     # ---- downwards ------------------------------------------------------------------------------------------------
 
@@ -100,6 +101,11 @@ class Session:
         self._closed = True
         self._matchmaker.leave(self._consumer)
         self._outgoing.put_nowait(SessionEnd(error))
+
+    def ask_again(self, error: TenureError) -> None:
+        """End the stream because its worker is to say hello again. It isn't gone, so its leases are not cut."""
+        self._asked_again = True
+        self.end(error)
 
     def replace(self, held: Iterable[worker_pb2.Renewal]) -> None:
         """The same process has a new stream at this master, before this one was seen to break. What it names there
@@ -169,7 +175,9 @@ class Session:
 
     async def _greet(self, hello: worker_pb2.Hello) -> None:
         await self.leases.settle(hello.held, self.instance_id)
-        await self.leases.renew(hello.held)
+        if await self.leases.renew(hello.held):
+            # This master may be too young to have seen it. Others that come back hold leases that are QUEUED here.
+            self._matchmaker.hold(self._settings.heartbeat_seconds)
 
     async def close(self, *, cut: bool) -> None:
         """The stream is gone. With ``cut`` its leases are left a short grace, for the worker to come back in."""
@@ -179,7 +187,7 @@ class Session:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if not cut or not self.leases:
+        if not cut or self._asked_again or not self.leases:
             return
         patience_seconds = self._settings.lease_ttl_seconds
         try:
@@ -252,7 +260,7 @@ class Session:
         if verdict == "SUPERSEDED":
             self.end(superseded(self.worker_id))
         elif verdict == "UNKNOWN":
-            self.end(Unavailable("the store has lost this worker's registration", expected="say hello again"))
+            self.ask_again(Unavailable("the store has lost this worker's registration", expected="say hello again"))
         else:
             self.set_mode(mode)
             await self._renew_if_possible(message.renewals)

@@ -113,7 +113,7 @@ def read_renewal(message: worker_pb2.Renewal, worker_id: str) -> Renewal:
                 "metrics": dict(list(metrics.items())[: limits.METRICS_ENTRIES_MAX]),
             }
         )
-    return Renewal(message.task_id, message.lease_token, message.epoch, worker_id, progress)
+    return Renewal(message.task_id, message.lease_token, message.epoch, worker_id, progress, message.origin)
 
 
 def _check_range(value: int, field: str, least: int, most: int) -> None:

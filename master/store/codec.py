@@ -18,6 +18,7 @@ from tenure.master.store.records import (
     Evidence,
     Failure,
     Grant,
+    Grants,
     NewTask,
     Release,
     Renewal,
@@ -91,6 +92,7 @@ def claim_arguments(ttl_ms: int, requests: Sequence[ClaimRequest]) -> Arguments:
                         "legacy": request.legacy,
                         "classes": request.classes,
                         "tokens": request.tokens,
+                        **({"elsewhere": list(request.elsewhere)} if request.elsewhere else {}),
                     }
                     for request in requests
                 ],
@@ -99,9 +101,12 @@ def claim_arguments(ttl_ms: int, requests: Sequence[ClaimRequest]) -> Arguments:
     ]
 
 
-def grants(reply: list[list[Any]]) -> list[Grant]:
+def grants(reply: list[Any]) -> Grants:
     """From one request's part of claim.lua's reply."""
-    granted = []
+    granted = Grants()
+    if reply and reply[-1] == b"PASSED_OVER":
+        granted.passed_over = True
+        reply = reply[:-1]
     for task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints, key, digest in reply:
         architecture, config = decode_payload(payload)
         granted.append(

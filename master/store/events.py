@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import redis.asyncio as redis_asyncio
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from tenure.common.errors import CursorExpired, InvalidInput
+from tenure.common.errors import CursorExpired, InvalidInput, StoreUnavailable
 from tenure.master.store.codec import pairs, task_event, text
 from tenure.master.store.keys import Keys
 from tenure.master.store.pipeline import translate
@@ -36,8 +36,8 @@ class EventLog:
     A cursor names a place in every shard's stream: ``<id>[,<id>…]``.
     """
 
-    def __init__(self, client: redis_asyncio.Redis, keys: Keys) -> None:
-        self._client = client
+    def __init__(self, client_for: Callable[[str], redis_asyncio.Redis], keys: Keys) -> None:
+        self._client_for = client_for
         self._keys = keys
 
     async def now(self) -> str:
@@ -45,7 +45,7 @@ class EventLog:
         ids = []
         for shard in range(self._keys.shards):
             try:
-                info = await self._client.xrevrange(self._keys.events(shard), count=1)
+                info = await self._client(shard).xrevrange(self._keys.events(shard), count=1)
             except (TimeoutError, RedisError, OSError) as error:
                 raise translate(error) from error
             ids.append(text(info[0][0]) if info else BEGINNING)
@@ -56,7 +56,7 @@ class EventLog:
 
         Raises:
             InvalidInput: It is no cursor of this store.
-            CursorExpired: Events after it are trimmed already.
+            CursorExpired: Events after it are trimmed already, or it is of a time that the store has lost.
         """
         ids = cursor.split(",")
         if len(ids) != self._keys.shards or not all(_is_stream_id(part) for part in ids):
@@ -67,30 +67,53 @@ class EventLog:
                 expected="use one that a watch returned",
             )
         for shard, stream_id in enumerate(ids):
-            oldest, newest, whole = await self._extent(shard)
-            # What is trimmed is lost to this watcher; what is ahead of the store was lost with a rollback.
-            trimmed = not whole and _order(stream_id) < _order(oldest)
-            if trimmed or _order(stream_id) > _order(newest):
+            oldest, whole = await self._oldest(shard)
+            if not whole and _order(stream_id) < _order(oldest):
                 raise CursorExpired(
-                    "the events after it are trimmed or lost",
+                    "the events after it are trimmed",
+                    field="cursor",
+                    given=cursor,
+                    expected="list the tasks, then watch without a cursor",
+                )
+            if not await self._holds(shard, stream_id):
+                raise CursorExpired(
+                    "the event that it names is lost: the store came back older than it was",
                     field="cursor",
                     given=cursor,
                     expected="list the tasks, then watch without a cursor",
                 )
         return ids
 
-    async def _extent(self, shard: int) -> tuple[str, str, bool]:
-        """(oldest id, newest id, whether nothing was trimmed yet) of a shard's stream."""
+    async def lost(self, cursor: str) -> bool:
+        """Whether the store came back older than it was when it gave out this cursor, as far as that can be told."""
+        for shard, stream_id in enumerate(cursor.split(",")):
+            oldest, whole = await self._oldest(shard)
+            trimmed = not whole and _order(stream_id) < _order(oldest)
+            if not trimmed and not await self._holds(shard, stream_id):
+                return True
+        return False
+
+    async def _holds(self, shard: int, stream_id: str) -> bool:
+        """Whether the stream has this very entry. Ids carry times, so a rolled-back store makes none of them again."""
+        if stream_id == BEGINNING:
+            return True
         try:
-            info: dict[str, Any] = await self._client.xinfo_stream(self._keys.events(shard))
+            return bool(await self._client(shard).xrange(self._keys.events(shard), min=stream_id, max=stream_id))
+        except (TimeoutError, RedisError, OSError) as error:
+            raise translate(error) from error
+
+    async def _oldest(self, shard: int) -> tuple[str, bool]:
+        """(oldest id, whether nothing was trimmed yet) of a shard's stream."""
+        try:
+            info: dict[str, Any] = await self._client(shard).xinfo_stream(self._keys.events(shard))
         except ResponseError as error:
             if "no such key" in str(error):
-                return BEGINNING, BEGINNING, True
+                return BEGINNING, True
             raise translate(error) from error
         except (TimeoutError, RedisError, OSError) as error:
             raise translate(error) from error
-        oldest, newest = (text(entry[0]) if entry else BEGINNING for entry in (info["first-entry"], info["last-entry"]))
-        return oldest, newest, info["entries-added"] == info["length"]
+        oldest = text(info["first-entry"][0]) if info["first-entry"] else BEGINNING
+        return oldest, info["entries-added"] == info["length"]
 
     async def follow(self, cursor: str) -> AsyncIterator[tuple[str, list[TaskEvent]]]:
         """Batches of events after ``cursor`` with the cursor behind them, for ever; empty batches show it is alive.
@@ -99,21 +122,45 @@ class EventLog:
             StoreUnavailable: The store stopped answering; resume with the last cursor.
         """
         ids = cursor.split(",")
-        names = [self._keys.events(shard) for shard in range(self._keys.shards)]
-        while True:
-            _heed_cancellation()
-            streams: dict[Any, Any] = dict(zip(names, ids, strict=True))
-            try:
-                reply = await self._client.xread(streams, count=READ_COUNT, block=BLOCK_MS)
-            except (TimeoutError, RedisError, OSError) as error:
-                raise translate(error) from error
-            events: list[TaskEvent] = []
-            for name, rows in _rows(reply):
-                shard = names.index(text(name))
-                for stream_id, fields in rows:
-                    events.append(_event(stream_id, fields))
-                    ids[shard] = text(stream_id)
-            yield ",".join(ids), events
+        # One read under way for each server; what one of them has doesn't wait for the others.
+        reads: dict[asyncio.Task[list[tuple[int, Any, Any]]], list[int]] = {}
+        try:
+            while True:
+                _heed_cancellation()
+                busy = {shard for shards in reads.values() for shard in shards}
+                for shards in self._by_server(shard for shard in range(self._keys.shards) if shard not in busy):
+                    reads[asyncio.create_task(self._read(shards, ids))] = shards
+                done, _ = await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
+                events: list[TaskEvent] = []
+                for read in done:
+                    del reads[read]
+                    for shard, stream_id, fields in read.result():
+                        events.append(_event(stream_id, fields))
+                        ids[shard] = text(stream_id)
+                yield ",".join(ids), events
+        finally:
+            for read in reads:
+                read.cancel()
+            await asyncio.gather(*reads, return_exceptions=True)
+
+    def _client(self, shard: int) -> redis_asyncio.Redis:
+        return self._client_for(self._keys.events(shard))
+
+    def _by_server(self, shards: Iterable[int]) -> list[list[int]]:
+        groups: dict[int, list[int]] = {}
+        for shard in shards:
+            groups.setdefault(id(self._client(shard)), []).append(shard)
+        return list(groups.values())
+
+    async def _read(self, shards: Sequence[int], ids: Sequence[str]) -> list[tuple[int, Any, Any]]:
+        """(shard, stream id, fields) of what comes next for shards of one server; [] when nothing did."""
+        names = {self._keys.events(shard): shard for shard in shards}
+        streams: dict[Any, Any] = {name: ids[shard] for name, shard in names.items()}
+        try:
+            reply = await self._client(shards[0]).xread(streams, count=READ_COUNT, block=BLOCK_MS)
+        except (TimeoutError, RedisError, OSError) as error:
+            raise translate(error) from error
+        return [(names[text(name)], stream_id, fields) for name, rows in _rows(reply) for stream_id, fields in rows]
 
     async def between(self, cursor: str, until: str) -> AsyncIterator[tuple[str, list[TaskEvent]]]:
         """Batches of events after ``cursor`` up to and with ``until``, with the cursor behind them."""
@@ -121,7 +168,7 @@ class EventLog:
         for shard in range(self._keys.shards):
             while _order(ids[shard]) < _order(ends[shard]):
                 try:
-                    rows = await self._client.xrange(
+                    rows = await self._client(shard).xrange(
                         self._keys.events(shard), min=f"({ids[shard]}", max=ends[shard], count=READ_COUNT
                     )
                 except (TimeoutError, RedisError, OSError) as error:
@@ -137,8 +184,9 @@ class EventLog:
         while True:
             _heed_cancellation()
             try:
-                reply = await self._client.xread({self._keys.worker_events: last}, count=100, block=BLOCK_MS)
-            except (TimeoutError, RedisError, OSError) as error:
+                client = self._client_for(self._keys.worker_events)
+                reply = await client.xread({self._keys.worker_events: last}, count=100, block=BLOCK_MS)
+            except (TimeoutError, RedisError, OSError, StoreUnavailable) as error:
                 log.debug("store.worker_events_interrupted", error=str(error))
                 await asyncio.sleep(random.uniform(0.05, 0.5))
                 continue

@@ -32,6 +32,8 @@ key (after ``tenure:{shard}:``)         type   what
 ``events``                              stream transitions, trimmed
 ``counters``                            hash   expired leases, late successes, refused stale writes, …
 ``discarded``                           list   URLs of checkpoints to delete
+``orphans``                             hash   origin -> JSON: what a worker told of a task that the store has lost
+``orphans-at``                          zset   the same origins by wall time
 ``legacy-seen``                         zset   legacy workers by lease-clock time of their last heartbeat
 ======================================  =====  ==================================================================
 

@@ -6,7 +6,7 @@ import enum
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,13 +74,17 @@ class Submitted:
 
 @dataclass(frozen=True)
 class ClaimRequest:
-    """One worker asks for tasks; it is given at most ``len(tokens)``."""
+    """One worker asks for tasks; it is given at most ``len(tokens)``.
+
+    ``elsewhere``: the classes that another live worker can serve, too. Of those it is not given what it lost lately.
+    """
 
     worker_id: str
     tokens: list[str]
     classes: list[str]
     legacy: bool = False
     instance_id: str = ""
+    elsewhere: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,16 @@ class Grant:
     progress_deadline_ms: int
     checkpoints: list[CheckpointRecord]
     origin: str = ""
+
+
+class Grants(list[Grant]):
+    """What one worker was given.
+
+    Attributes:
+        passed_over: Whether tasks wait that it lost lately and another worker should be asked for.
+    """
+
+    passed_over: bool = False
 
 
 @dataclass(frozen=True)

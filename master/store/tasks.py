@@ -17,13 +17,13 @@ from tenure.master.store import codec
 from tenure.master.store.codec import text
 from tenure.master.store.keys import Keys
 from tenure.master.store.origins import checked_origin
-from tenure.master.store.pipeline import Encode, Pipeline
+from tenure.master.store.pipeline import Encode, ScriptCalls
 from tenure.master.store.records import (
     CheckpointRecord,
     ClaimRequest,
     Expired,
     Failure,
-    Grant,
+    Grants,
     Lease,
     NewTask,
     Release,
@@ -34,7 +34,6 @@ from tenure.master.store.records import (
     TaskView,
     Verdict,
 )
-
 
 Fenced = TypeVar("Fenced", Success, Renewal)
 
@@ -48,7 +47,7 @@ class TaskStore:
         lease_ttl_ms: How long a lease lives without renewal, on the lease clock.
     """
 
-    def __init__(self, pipeline: Pipeline, keys: Keys, lease_ttl_ms: int) -> None:
+    def __init__(self, pipeline: ScriptCalls, keys: Keys, lease_ttl_ms: int) -> None:
         self._pipeline = pipeline
         self._keys = keys
         self._ttl_ms = lease_ttl_ms
@@ -91,11 +90,11 @@ class TaskStore:
             for task, (verdict, task_id, state) in zip(tasks, reply, strict=True)
         ]
 
-    async def claim(self, request: ClaimRequest) -> list[Grant]:
+    async def claim(self, request: ClaimRequest) -> Grants:
         """Ready tasks for one worker, at most as many as it brings tokens, from all shards in turn."""
         shards = self._keys.shards
         start, self._next_shard = self._next_shard, (self._next_shard + 1) % shards
-        granted: list[Grant] = []
+        granted = Grants()
         for offset in range(shards):
             tokens = request.tokens[len(granted) :]
             if not tokens:
@@ -103,7 +102,9 @@ class TaskStore:
             part = replace(request, tokens=tokens)
             key = self._keys.clocks[(start + offset) % shards]
             reply = await self._pipeline.item("claim", key, part, self._encode_claims)
-            granted += codec.grants(reply)
+            part_granted = codec.grants(reply)
+            granted += part_granted
+            granted.passed_over |= part_granted.passed_over
         return granted
 
     async def give_back(self, tokens: Sequence[str]) -> int:

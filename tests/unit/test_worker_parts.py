@@ -50,6 +50,24 @@ def test_a_verdict_tells_whether_it_answers_the_only_sending() -> None:
     assert len(waiting) == 0
 
 
+def test_what_is_registered_is_announced_again_on_a_new_connection_while_its_run_lasts() -> None:
+    announcements = Announcements()
+    announcements.registered(KEY, pb.Checkpoint(url="came with the task"))
+    for url in ("1", "2"):
+        announcements.add(KEY, pb.Checkpoint(url=url))
+        announcements.to_send(again=False)
+        announcements.settle(KEY, url, registered=True)
+    announcements.add(KEY, pb.Checkpoint(url="refused"))
+    announcements.to_send(again=False)
+    announcements.settle(KEY, "refused")
+    announcements.retired(KEY, ["came with the task", "unheard of"])
+    assert len(announcements) == 0
+    assert announcements.to_send(again=False) == []
+    assert urls(announcements.to_send(again=True)) == ["1", "2"], "oldest first"
+    announcements.drop(KEY)
+    assert announcements.to_send(again=True) == []
+
+
 def test_dropping_names_what_no_master_can_have_seen() -> None:
     waiting = Announcements()
     waiting.add(KEY, pb.Checkpoint(url="1"))

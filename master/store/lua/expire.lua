@@ -33,6 +33,7 @@ for _, id in ipairs(due) do
   else
     local spent = redis.call('HINCRBY', key('task', id), 'losses', 1)
     redis.call('HSET', key('task', id), 'reaped_token', task.token)
+    avoid_holder(id, task)
     leave(id, task)
     record(id, task, 'expired', now)
     counter('leases_expired')

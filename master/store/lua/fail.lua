@@ -39,6 +39,7 @@ local function take(item, task, now)
   leave(item.id, task)
   record(item.id, task, item.kind, now, item.record)
   counter(item.kind)
+  if item.kind == 'loss' then avoid_holder(item.id, task) end
   local exhausted = not item.retryable or spent >= most
   local delay = item.kind == 'loss' and 0 or backoff_ms(item.policy, spent)
   after_failure(item.id, task, 'fail', now, delay, exhausted)

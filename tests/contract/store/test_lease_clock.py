@@ -211,36 +211,6 @@ class TestReadopt:
         await scene.tasks.requeue([grant.task_id])
         assert await scene.renew(grant) == RenewVerdict.LOST
 
-    async def test_after_a_rollback_behind_the_claim(self, scene: Scene) -> None:
-        """The store lost its newest writes: it doesn't know this lease, its holder does."""
-        (task_id,) = await scene.submit()
-        lost = {key: scene.client.dump(key) for key in map(scene.key, self.names(scene))}
-        (grant,) = await scene.claim()
-        self.roll_back(scene, lost)
-        assert await scene.state(task_id) is TaskState.QUEUED
-        assert await scene.renew(grant) == RenewVerdict.READOPTED
-        view = await scene.view(task_id)
-        assert (view.number("epoch"), view.fields["token"]) == (grant.epoch, grant.token)
-        assert await scene.claim("w2") == []
-        assert await scene.complete(grant) == Verdict.OK
-
-    async def test_after_a_rollback_the_newer_of_two_holders_gets_it(self, scene: Scene) -> None:
-        first = await scene.lease("w1")
-        await scene.expire_all()
-        lost = {key: scene.client.dump(key) for key in map(scene.key, self.names(scene))}
-        (second,) = await scene.claim("w2")
-        self.roll_back(scene, lost)
-        assert await scene.renew(second, "w2") == RenewVerdict.READOPTED
-        assert await scene.renew(first, "w1") == RenewVerdict.LOST
-        assert (await scene.view(first.task_id)).number("epoch") == 2
-
-    async def test_a_result_for_a_lease_lost_in_a_rollback_is_taken(self, scene: Scene) -> None:
-        await scene.submit()
-        lost = {key: scene.client.dump(key) for key in map(scene.key, self.names(scene))}
-        (grant,) = await scene.claim()
-        self.roll_back(scene, lost)
-        assert await scene.complete(grant) == Verdict.OK
-
     async def test_epochs_never_fall(self, scene: Scene) -> None:
         """A holder that forgot its epoch still names its token."""
         grant = await scene.lease()
@@ -249,17 +219,6 @@ class TestReadopt:
         await scene.expire_all()
         assert await scene.renew(grant, epoch=0) == RenewVerdict.READOPTED
         assert (await scene.view(grant.task_id)).number("epoch") == 2
-
-    def names(self, scene: Scene) -> list[str]:
-        """Every key of shard 0 but its clock."""
-        names = [name.removeprefix("{0}:") for name in scene.all_keys() if name.startswith("{0}:")]
-        return [name for name in names if name != "clock"]
-
-    def roll_back(self, scene: Scene, to: dict[str, bytes]) -> None:
-        for name in self.names(scene):
-            scene.client.delete(scene.key(name))
-        for key, value in to.items():
-            scene.client.restore(key, 0, value)
 
 
 class TestLegacyWorker:

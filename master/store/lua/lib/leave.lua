@@ -116,6 +116,11 @@ local function backoff_ms(policy, failures)
   return math.floor(most * policy.random)
 end
 
+-- The worker that lost a task is passed over by the next claim, for a lease's time, where others can serve the task.
+local function avoid_holder(id, task)
+  redis.call('HSET', key('task', id), 'avoid', int(lease_ms()) .. ':' .. task.worker)
+end
+
 -- A run ended badly and its budget is charged: where does the task go? `exhausted`: no retry is left, or none can help.
 local function after_failure(id, task, transition, now, delay, exhausted)
   if task.cancel == '1' then
