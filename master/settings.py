@@ -34,8 +34,8 @@ class MasterSettings(BaseSettings):
     """Where /metrics, /healthz and /readyz are. Only the default is moved to the next free port when it is taken."""
 
     store: str = "embedded"
-    """``embedded``, or a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://HOST:PORT,…/SERVICE`` URL.
-    Several masters may share a URL."""
+    """``embedded``, or a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://HOST:PORT,…/SERVICE`` or
+    ``redis+cluster://HOST:PORT,…`` URL. Several masters may share a URL."""
 
     data_dir: Path = Field(default_factory=paths.master_data_dir)
     """The embedded store's directory; one master at a time."""
@@ -50,8 +50,9 @@ class MasterSettings(BaseSettings):
     key_prefix: str = Field("tenure", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")
     """First part of every key, so that several Tenures can share a server."""
 
-    shards: int = Field(1, ge=1, le=256)
-    """Hash tags that searches are spread over; fixed when a store is made. More than 1 only helps on Redis Cluster."""
+    shards: int = Field(0, ge=0, le=256)
+    """Hash tags that searches are spread over; fixed when a store is made. 0: 16 on a Redis Cluster, else 1, which is
+    right: more only helps on a cluster."""
 
     store_memory_max_bytes: int = Field(0, ge=0)
     """maxmemory of the embedded store; 0 = no limit. Near it, submits are shed first."""

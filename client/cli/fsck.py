@@ -31,8 +31,9 @@ def fsck(
         str, typer.Option("--key-prefix", metavar="TEXT", help="With --store: first part of every key.")
     ] = "tenure",
     shards: Annotated[
-        int, typer.Option("--shards", metavar="N", min=1, help="With --store: its number of shards.")
-    ] = 1,
+        int,
+        typer.Option("--shards", metavar="N", min=0, help="With --store: its number of shards, if it was chosen."),
+    ] = 0,
     repair_aof: Annotated[
         bool,
         typer.Option(

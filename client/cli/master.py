@@ -22,8 +22,8 @@ def master(
         typer.Option(
             "--store",
             metavar="URL|embedded",
-            help="redis://, rediss://, unix:// or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE URL; "
-            "embedded (the default) starts a Valkey of its own.",
+            help="redis://, rediss://, unix://, redis+sentinel://HOST:PORT,…/SERVICE or redis+cluster://HOST:PORT,… "
+            "URL; embedded (the default) starts a Valkey of its own.",
         ),
     ] = None,
     data_dir: Annotated[
@@ -51,7 +51,9 @@ def master(
     ] = None,
     shards: Annotated[
         int | None,
-        typer.Option("--shards", metavar="N", help="Hash tags that searches are spread over; fixed. Default: 1."),
+        typer.Option(
+            "--shards", metavar="N", help="Hash tags that searches are spread over; fixed. Default: 1, on a cluster 16."
+        ),
     ] = None,
     store_memory_max_bytes: Annotated[
         int | None,

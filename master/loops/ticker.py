@@ -66,8 +66,8 @@ class Ticker:
             await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - started)))
 
     async def _find_all_shards(self) -> None:
-        """Shards on several servers tick together or not at all. A renewal names leases of several shards, and fails with
-        any of them: the clock of one must not go on while another is away."""
+        """Shards on several servers tick together or not at all. A renewal names leases of several shards, and fails
+        with any of them: the clock of one must not go on while another is away."""
         if self._store.keys.shards > 1:
             await asyncio.gather(*(self._store.tasks.due(shard) for shard in range(self._store.keys.shards)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import redis.asyncio as redis_asyncio
@@ -36,8 +36,9 @@ class EventLog:
     A cursor names a place in every shard's stream: ``<id>[,<id>…]``.
     """
 
-    def __init__(self, client_for: Callable[[str], redis_asyncio.Redis], keys: Keys) -> None:
+    def __init__(self, client_for: Callable[[str], redis_asyncio.Redis], keys: Keys, *, together: bool) -> None:
         self._client_for = client_for
+        self._together = together
         self._keys = keys
 
     async def now(self) -> str:
@@ -122,13 +123,13 @@ class EventLog:
             StoreUnavailable: The store stopped answering; resume with the last cursor.
         """
         ids = cursor.split(",")
-        # One read under way for each server; what one of them has doesn't wait for the others.
+        # Several reads may be under way; what one of them has doesn't wait for the others.
         reads: dict[asyncio.Task[list[tuple[int, Any, Any]]], list[int]] = {}
         try:
             while True:
                 _heed_cancellation()
                 busy = {shard for shards in reads.values() for shard in shards}
-                for shards in self._by_server(shard for shard in range(self._keys.shards) if shard not in busy):
+                for shards in self._reads([shard for shard in range(self._keys.shards) if shard not in busy]):
                     reads[asyncio.create_task(self._read(shards, ids))] = shards
                 done, _ = await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
                 events: list[TaskEvent] = []
@@ -146,14 +147,14 @@ class EventLog:
     def _client(self, shard: int) -> redis_asyncio.Redis:
         return self._client_for(self._keys.events(shard))
 
-    def _by_server(self, shards: Iterable[int]) -> list[list[int]]:
-        groups: dict[int, list[int]] = {}
-        for shard in shards:
-            groups.setdefault(id(self._client(shard)), []).append(shard)
-        return list(groups.values())
+    def _reads(self, shards: list[int]) -> list[list[int]]:
+        """Shards that one command can read: all, or on a cluster one, since each has a slot of its own."""
+        if self._together:
+            return [shards] if shards else []
+        return [[shard] for shard in shards]
 
     async def _read(self, shards: Sequence[int], ids: Sequence[str]) -> list[tuple[int, Any, Any]]:
-        """(shard, stream id, fields) of what comes next for shards of one server; [] when nothing did."""
+        """(shard, stream id, fields) of what comes next for these shards; [] when nothing did."""
         names = {self._keys.events(shard): shard for shard in shards}
         streams: dict[Any, Any] = {name: ids[shard] for name, shard in names.items()}
         try:

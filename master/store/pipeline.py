@@ -11,12 +11,14 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import redis.asyncio as redis_asyncio
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     ClusterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     ReadOnlyError,
@@ -27,12 +29,11 @@ from redis.exceptions import (
 
 from tenure.common.errors import Overloaded, StoreUnavailable, TenureError, UnsuitableStore
 from tenure.common.limits import BATCH_TASKS_MAX
+from tenure.master.store.confirmation import Confirmation
 from tenure.master.store.scripts import Script, load_scripts
 
 # Each waiting call is somebody's request: past this the master sheds instead of growing.
 WAITING_CALLS_MAX = 50_000
-# Below the socket's timeout, so that the answer says what is missing.
-CONFIRMATION_MS_MAX = 5_000
 
 # What a server says while it can't serve for a while. redis-py takes the first word off where it knows it by class.
 PASSING_ERRORS = (ReadOnlyError, ClusterDownError, TryAgainError)
@@ -70,33 +71,24 @@ class _Command:
         return sum(len(call.items) for call in self.calls) or 1
 
 
-@dataclass(frozen=True)
-class Confirmation:
-    """What a pipeline that writes ends with.
+class ScriptCalls(Protocol):
+    """What carries script calls: a :class:`Pipeline`, or one for each node of a cluster."""
 
-    Attributes:
-        command: ``WAITAOF`` (fsynced) or ``WAIT`` (received).
-        local: Servers that must have fsynced, the primary: 1 or 0.
-        replicas: Replicas that must have it.
-    """
+    async def item(self, script: str, key: str, item: Any, encode: Encode) -> Any:
+        """See :meth:`Pipeline.item`."""
 
-    command: str
-    local: int
-    replicas: int
+    async def items(self, script: str, key: str, items: Sequence[Any], encode: Encode) -> list[Any]:
+        """See :meth:`Pipeline.items`."""
 
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """The command as it is sent."""
-        counts = (self.local, self.replicas) if self.command == "WAITAOF" else (self.replicas,)
-        return (self.command, *counts, CONFIRMATION_MS_MAX)
+    async def call(self, script: str, key: str, *arguments: bytes | str | int) -> Any:
+        """See :meth:`Pipeline.call`."""
 
-    def is_met(self, reply: Any) -> bool:
-        """Whether the server's answer says so."""
-        if isinstance(reply, Exception):
-            return False
-        if self.command == "WAIT":
-            return int(reply) >= self.replicas
-        return int(reply[0]) >= self.local and int(reply[1]) >= self.replicas
+    async def close(self) -> None:
+        """See :meth:`Pipeline.close`."""
+
+
+class Moved(StoreUnavailable):
+    """Nothing was carried out: another node of the cluster holds the key."""
 
 
 class Pipeline:
@@ -272,6 +264,12 @@ def translate(error: BaseException) -> TenureError:
             f"refused a command: {text}",
             field="store",
             expected="use a login that may run scripts, write all keys of the prefix, and ask INFO",
+        )
+    if isinstance(error, MovedError):
+        return Moved("another node of the cluster holds this now")
+    if isinstance(error, AskError):
+        return StoreUnavailable(
+            "a slot of the cluster is being moved key by key", expected="let no master run meanwhile"
         )
     if "used memory > 'maxmemory'" in text:
         return Overloaded("the store is at its memory limit", expected="raise maxmemory, or forget old tasks")

@@ -10,14 +10,14 @@ from tenure.common.spec import Requirements
 from tenure.master.store import codec
 from tenure.master.store.codec import pairs, text
 from tenure.master.store.keys import Keys
-from tenure.master.store.pipeline import Pipeline
+from tenure.master.store.pipeline import ScriptCalls
 from tenure.master.store.records import Overview, SearchView, requirements_from_json
 
 
 class SearchStore:
     """Searches of all shards."""
 
-    def __init__(self, pipeline: Pipeline, keys: Keys) -> None:
+    def __init__(self, pipeline: ScriptCalls, keys: Keys) -> None:
         self._pipeline = pipeline
         self._keys = keys
 
@@ -88,33 +88,3 @@ def unknown_search(name: str) -> UnknownSearch:
     return UnknownSearch(
         "no search of this name", field="search", given=name, expected="`tenure searches list` shows all"
     )
-
-
-class Fsck:
-    """Proves that indexes and tasks agree, a few at a time, while the store is in use."""
-
-    def __init__(self, pipeline: Pipeline, keys: Keys, searches: SearchStore) -> None:
-        self._pipeline = pipeline
-        self._keys = keys
-        self._searches = searches
-
-    async def run(self) -> tuple[int, list[str]]:
-        """(tasks checked, violations). Each step is one moment of the store; changes nothing."""
-        checked = 0
-        violations: list[str] = []
-        for shard, overview in zip(self._keys.clocks, await self._searches.overview(), strict=True):
-            offset = "0"
-            while offset:
-                cursor, found = await self._pipeline.call("fsck_active", shard, offset)
-                offset = text(cursor)
-                violations += [text(item) for item in found]
-            for search in overview.searches:
-                found = await self._pipeline.call("fsck_indexes", shard, search.name)
-                violations += [text(item) for item in found]
-                after = "0"
-                while after:
-                    cursor, count, found = await self._pipeline.call("fsck_tasks", shard, search.name, after)
-                    after = text(cursor)
-                    checked += int(count)
-                    violations += [text(item) for item in found]
-        return checked, violations

@@ -58,16 +58,17 @@ def make_sentinel_pool(url: str, connection_options: dict[str, Any]) -> Sentinel
     if parts.scheme == "rediss+sentinel":
         sentinel_options["ssl"] = options["ssl"] = True
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
-        [_address(host) for host in hosts.split(",")], sentinel_kwargs=sentinel_options
+        [parse_host(host, SENTINEL_PORT) for host in hosts.split(",")], sentinel_kwargs=sentinel_options
     )
     return SentinelConnectionPool(service, sentinels, **options)  # type: ignore[no-untyped-call]
 
 
-def _address(text: str) -> tuple[str, int]:
+def parse_host(text: str, port: int) -> tuple[str, int]:
+    """``HOST[:PORT]``; raises ValueError."""
     match = _HOST.match(text)
     if match is None or int(match["port"] or 0) > 65535:
-        raise ValueError(f"{text!r} is no address of a sentinel")
-    return match["host"].strip("[]"), int(match["port"] or SENTINEL_PORT)
+        raise ValueError(f"{text!r} is no address")
+    return match["host"].strip("[]"), int(match["port"] or port)
 
 
 async def close_sentinels(pool: redis_asyncio.ConnectionPool) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import redis.asyncio as redis_asyncio
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from tenure.common.errors import InvalidSetting, StoreUnavailable, TenureError, UnsuitableStore
+from tenure.master.store.cluster import CLUSTER_SCHEMES, Cluster
+from tenure.master.store.confirmation import Confirmation
 from tenure.master.store.keys import SCHEMA_VERSION, Keys
-from tenure.master.store.pipeline import Confirmation, translate
+from tenure.master.store.pipeline import translate
 from tenure.master.store.sentinel import SENTINEL_SCHEMES, make_sentinel_pool
+from tenure.master.store.topology import OneServer, Topology
 
 VERSION_MIN = (7, 0)
 VERSIONS = "7.0 or newer, or Valkey"
-SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
+SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
+# Behind these the server that is written to may be another tomorrow.
+_CHANGING_SCHEMES = (*SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
 EVICTION_FREE_POLICY = "noeviction"
 Durability = Literal["strict", "relaxed"]
 
@@ -46,8 +52,23 @@ class ServerFacts:
     wait_aof: bool
 
 
+def make_topology(url: str) -> Topology:
+    """What a store URL names; connects to nobody. Raises InvalidSetting for a URL that can't be right."""
+    if not url.startswith(CLUSTER_SCHEMES):
+        return OneServer(make_pool(url))
+    options: dict[str, Any] = {
+        "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+        "socket_connect_timeout": 5.0,
+        "socket_keepalive": True,
+    }
+    try:
+        return Cluster(url, options)
+    except (ValueError, TypeError, LookupError, RedisError, RedisClusterException) as error:
+        raise _not_a_url(url, f": {error}") from None
+
+
 def make_pool(url: str) -> redis_asyncio.ConnectionPool:
-    """A connection pool for a store URL; raises InvalidSetting for one that can't be right."""
+    """A connection pool for the URL of one server; raises InvalidSetting for one that can't be right."""
     scheme = url.partition("://")[0]
     if "://" not in url or scheme not in SCHEMES:
         raise _not_a_url(url, "")
@@ -81,8 +102,8 @@ def _not_a_url(url: str, why: str) -> InvalidSetting:
         f"is not a store URL{why}",
         field="store",
         given=without_password(url),
-        expected="give `embedded`, redis://HOST:PORT/DB, rediss://…, unix:///PATH/TO/SOCKET "
-        "or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE",
+        expected="give `embedded`, redis://HOST:PORT/DB, rediss://…, unix:///PATH/TO/SOCKET, "
+        "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT",
     )
 
 
@@ -133,6 +154,17 @@ async def examine(client: redis_asyncio.Redis, url: str) -> ServerFacts:
     )
 
 
+def weakest(facts: Sequence[ServerFacts]) -> ServerFacts:
+    """What holds for all primaries of a store."""
+    fsyncs = {each.fsync for each in facts}
+    return replace(
+        facts[0],
+        aof=all(each.aof for each in facts),
+        fsync=facts[0].fsync if len(fsyncs) == 1 else "",
+        wait_aof=all(each.wait_aof for each in facts),
+    )
+
+
 async def _fsync_policy(client: redis_asyncio.Redis) -> str:
     try:
         return str((await client.config_get("appendfsync")).get("appendfsync", ""))
@@ -179,11 +211,11 @@ def settle_confirmation(
         wait_aof: As :func:`settle_durability` says.
         replicas: How many replicas must have the write: on their disks where the server can tell (WAITAOF) and
             durability is ``strict``, else in their memory (WAIT).
-        url: Behind sentinels the primary may be another tomorrow, with other settings: there each write is confirmed.
+        url: Where the primary may be another tomorrow, with other settings, each write is confirmed.
     """
     if replicas and not (facts.wait_aof and durability == "strict"):
         return Confirmation("WAIT", 0, replicas)
-    changes = url.startswith(SENTINEL_SCHEMES) and facts.wait_aof and durability == "strict"
+    changes = url.startswith(_CHANGING_SCHEMES) and facts.wait_aof and durability == "strict"
     return Confirmation("WAITAOF", 1, replicas) if wait_aof or replicas or changes else None
 
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import redis.asyncio as redis_asyncio
 import structlog
 from redis.exceptions import RedisError
 
+from tenure.master.store.cluster import shards_for
 from tenure.master.store.embedded import DataDirectory, EmbeddedServer
 from tenure.master.store.events import EventLog
+from tenure.master.store.fsck import Fsck
 from tenure.master.store.keys import Keys
-from tenure.master.store.pipeline import ObserveScript, Pipeline, translate
-from tenure.master.store.searches import Fsck, SearchStore
-from tenure.master.store.sentinel import close_sentinels
+from tenure.master.store.pipeline import ObserveScript, translate
+from tenure.master.store.searches import SearchStore
 from tenure.master.store.server import (
     Durability,
     ServerFacts,
     check_schema,
     examine,
-    make_pool,
+    make_topology,
     settle_confirmation,
     settle_durability,
+    weakest,
     without_password,
 )
 from tenure.master.store.tasks import TaskStore
+from tenure.master.store.topology import Topology
 from tenure.master.store.workers import WorkerRegistry
 
 log = structlog.get_logger()
@@ -38,12 +40,13 @@ class StoreOptions:
     """How to open a store.
 
     Attributes:
-        url: ``embedded``, or a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URL.
+        url: ``embedded``, or a ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or
+            ``redis+cluster://`` URL.
         data_dir: The embedded store's directory; unused otherwise.
         durability: ``strict``, ``relaxed``, or None for the best that the server gives.
         lease_ttl_ms: How long a lease lives without renewal.
         prefix: First part of every key.
-        shards: Hash tags that searches are spread over; fixed when a store is made.
+        shards: Hash tags that searches are spread over; fixed when a store is made. 0: 16 on a cluster, else 1.
         memory_bytes_max: The embedded server's maxmemory; 0 = none.
         replicas: How many replicas must have a write before it is acknowledged.
     """
@@ -53,14 +56,14 @@ class StoreOptions:
     durability: Durability | None = None
     lease_ttl_ms: int = 30_000
     prefix: str = "tenure"
-    shards: int = 1
+    shards: int = 0
     memory_bytes_max: int = 0
     replicas: int = 0
 
 
 @dataclass(frozen=True)
 class MemoryFigures:
-    """The server's memory. ``max_bytes``: 0 = no limit."""
+    """The server's memory, on a cluster that of its fullest node. ``max_bytes``: 0 = no limit."""
 
     used_bytes: int
     max_bytes: int
@@ -81,7 +84,7 @@ class Store:
         self,
         options: StoreOptions,
         keys: Keys,
-        pool: redis_asyncio.ConnectionPool,
+        topology: Topology,
         facts: ServerFacts,
         settled: tuple[Durability, bool, str],
         embedded: tuple[EmbeddedServer, DataDirectory] | None,
@@ -93,37 +96,40 @@ class Store:
         self.durability, wait_aof, self.durability_warning = settled
         self.embedded = embedded[0] if embedded else None
         self._data = embedded[1] if embedded else None
-        self._pool = pool
-        self._client = redis_asyncio.Redis(connection_pool=pool)
+        self._topology = topology
         confirmation = settle_confirmation(facts, self.durability, wait_aof, options.replicas, options.url)
-        self._pipeline = Pipeline(pool, confirmation=confirmation, observe=observe)
+        self._pipeline = topology.calls(confirmation, observe)
         self.tasks = TaskStore(self._pipeline, keys, options.lease_ttl_ms)
         self.searches = SearchStore(self._pipeline, keys)
         self.workers = WorkerRegistry(self._pipeline, keys)
-        self.events = EventLog(self._client, keys)
+        self.events = EventLog(topology.client_for, keys, together=topology.together)
         self.fsck = Fsck(self._pipeline, keys, self.searches)
         place = EMBEDDED if embedded else without_password(options.url)
         self.description = f"{facts.name} ({place})"
 
     async def memory(self) -> MemoryFigures:
         """The server's memory and whether its append-only file can be written; raises StoreUnavailable."""
+        figures: list[MemoryFigures] = []
         try:
-            info = await self._client.info("memory")
-            persistence = await self._client.info("persistence")
+            for client in self._topology.primaries():
+                info = await client.info("memory")
+                persistence = await client.info("persistence")
+                figures.append(
+                    MemoryFigures(
+                        int(info.get("used_memory", 0)),
+                        int(info.get("maxmemory", 0)),
+                        persistence.get("aof_last_write_status", "ok") == "ok",
+                    )
+                )
         except (TimeoutError, RedisError, OSError) as error:
             raise translate(error) from error
-        return MemoryFigures(
-            int(info.get("used_memory", 0)),
-            int(info.get("maxmemory", 0)),
-            persistence.get("aof_last_write_status", "ok") == "ok",
-        )
+        fullest = max(figures, key=lambda each: each.used_bytes / each.max_bytes if each.max_bytes else 0.0)
+        return replace(fullest, aof_healthy=all(each.aof_healthy for each in figures))
 
     async def close(self) -> None:
         """Give everything back; an embedded server is shut down in order."""
         await self._pipeline.close()
-        await self._client.aclose()
-        await self._pool.aclose()
-        await close_sentinels(self._pool)
+        await self._topology.close()
         if self.embedded is not None and self._data is not None:
             await self.embedded.stop()
             self._data.release()
@@ -146,26 +152,25 @@ async def open_store(options: StoreOptions, observe: ObserveScript = _ignore) ->
         StoreUnavailable: Nobody answers at the URL.
         UnsuitableStore: The server must not be used; the message says why.
     """
-    keys = Keys(options.prefix, options.shards)
+    keys = Keys(options.prefix, options.shards or shards_for(options.url))
     embedded: tuple[EmbeddedServer, DataDirectory] | None = None
     url = options.url
     if url == EMBEDDED:
         embedded = await _start_embedded(options)
         url = embedded[0].url
-    pool = make_pool(url)
+    topology = make_topology(url)
     try:
-        client = redis_asyncio.Redis(connection_pool=pool)
-        facts = await examine(client, url)
+        await topology.open()
+        facts = weakest([await examine(client, url) for client in topology.primaries()])
         settled = settle_durability(facts, options.durability, url)
-        await check_schema(client, keys, url)
+        await check_schema(topology.client_for(keys.schema), keys, url)
     except BaseException:
-        await pool.aclose()
-        await close_sentinels(pool)
+        await topology.close()
         if embedded is not None:
             await embedded[0].stop()
             embedded[1].release()
         raise
-    store = Store(options, keys, pool, facts, settled, embedded, observe)
+    store = Store(options, keys, topology, facts, settled, embedded, observe)
     if store.durability_warning:
         log.warning("store.not_durable", store=store.description, warning=store.durability_warning)
     return store

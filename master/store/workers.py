@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from tenure.common.errors import UnknownWorker
 from tenure.master.store.codec import pairs, text
 from tenure.master.store.keys import Keys
-from tenure.master.store.pipeline import Arguments, Pipeline
+from tenure.master.store.pipeline import Arguments, ScriptCalls
 from tenure.master.store.records import WorkerView
 
 
 class WorkerRegistry:
     """Workers, in a hash tag of their own."""
 
-    def __init__(self, pipeline: Pipeline, keys: Keys) -> None:
+    def __init__(self, pipeline: ScriptCalls, keys: Keys) -> None:
         self._pipeline = pipeline
         self._keys = keys
 
