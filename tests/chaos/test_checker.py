@@ -206,3 +206,14 @@ def test_the_table_counts_strikes_and_recoveries_apart() -> None:
         ["b", "1", "0", "–", "–"],
         ["all", "4"],
     ]
+
+
+@pytest.mark.parametrize("struck", [True, False])
+def test_a_run_that_died_by_itself_may_expire_only_under_a_fault(struck: bool) -> None:
+    """Regression: seed 37 killed the store while a run died; the report of its end came after the lease's."""
+    events = good_history()
+    unharmed(events)
+    after(events, find(events, "run_step", step=2), what="run_fate", fate="kill")
+    if not struck:
+        too_late(events)
+    assert [violation.invariant for violation in check(events)] == ([] if struck else ["I9"])

@@ -20,6 +20,13 @@ def unexplained_losses(story: Story) -> Iterator[str]:
             continue
         if lease.end == "fail" and (_outcome(story, lease) != "loss" or _own_doing(story, lease, fates)):
             continue
+        # The run had ended badly by itself; a store that was away kept its report until the lease had run out.
+        if (
+            lease.end == "expire"
+            and fates.get((lease.task_id, lease.epoch), "gil") != "gil"
+            and _something_was_struck(story, lease)
+        ):
+            continue
         if not any(lease.worker in harms for harms in _harms_around(story, lease)):
             verb = "expired" if lease.end == "expire" else "was counted as a loss"
             yield f"task {lease.task_id}: lease {lease.epoch} of {lease.worker} {verb}, and nothing had struck it"
@@ -38,6 +45,11 @@ def _own_doing(story: Story, lease: Lease, fates: dict[tuple[str, int], str]) ->
     if fate is None or record is None:
         return False
     return OUTCOME_OF_FATE.get(task_of_key(record["key"]).fate) == "loss"
+
+
+def _something_was_struck(story: Story, lease: Lease) -> bool:
+    """Whether there was any fault while the lease lived."""
+    return any(strike["time"] <= lease.ended and healed >= lease.begun for strike, healed in story.strikes())
 
 
 def _harms_around(story: Story, lease: Lease) -> Iterator[list[str]]:
