@@ -5,7 +5,7 @@
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  search
 -- ARGV[2]  submission number to start after
--- Replies  [next submission number or '', tasks checked, [violation, …]]
+-- Replies  [next submission number or '', tasks checked, [violation, …], payload and class of each as a flat list]
 local STEP = 100
 
 local search = ARGV[1]
@@ -17,7 +17,7 @@ end
 
 local function check(id)
   local v = redis.call('HMGET', key('task', id), 'state', 'search', 'class', 'key', 'payload', 'token', 'attempts',
-    'max_attempts', 'losses', 'max_losses')
+    'max_attempts', 'losses', 'max_losses', 'ooms', 'max_ooms')
   local state = v[1]
   if not state then return violation(id, 'is a member but has no record') end
   if v[2] ~= search then violation(id, 'says it belongs to ' .. v[2]) end
@@ -39,11 +39,17 @@ local function check(id)
     violation(id, 'is ' .. state .. ' and its lease token does not fit that')
   end
   if tonumber(v[7]) > tonumber(v[8]) then violation(id, 'burned more attempts than its budget') end
+  if tonumber(v[11]) > tonumber(v[12] or v[8]) then violation(id, 'burned more out-of-memory ends than its budget') end
   if tonumber(v[9]) > tonumber(v[10]) then violation(id, 'burned more losses than its budget') end
   if state == 'SUCCEEDED' and redis.call('EXISTS', key('outcome', id)) == 0 then violation(id, 'has no result') end
 end
 
 local rows = redis.call('ZRANGEBYSCORE', key('members', search), '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, STEP)
-for i = 1, #rows, 2 do check(rows[i]) end
+local contents = {}
+for i = 1, #rows, 2 do
+  check(rows[i])
+  local content = redis.call('HMGET', key('task', rows[i]), 'payload', 'class')
+  contents[i], contents[i + 1] = content[1] or '', content[2] or ''
+end
 local last = #rows == 2 * STEP and rows[#rows] or ''
-return {last, #rows / 2, violations}
+return {last, #rows / 2, violations, contents}
