@@ -1,0 +1,110 @@
+"""The clock of the store's host is stepped under a running store and master: no lease is lost to it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from processes import MasterProcess, eventually
+from raw_peers import OpenBroker, OpenSession, StartMaster, renewal_of
+from store_server import StoreServer
+
+from tenure.proto import worker_pb2
+
+SHIM = Path(__file__).parents[2] / "stepped_clock.c"
+HOUR = 3600.0
+Step = Callable[[float], None]
+
+
+@pytest.fixture
+def stepped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StoreServer, Step]]:
+    """A server, and how to put its wall clock off by so many seconds from the machine's while it runs."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("NOT TESTED: stepping a server's clock needs Linux and a C compiler")
+    library, offset = tmp_path / "stepped_clock.so", tmp_path / "offset"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, SHIM, "-ldl"], check=True)
+    offset.write_bytes(struct.pack("q", 0))
+
+    def step(seconds: float) -> None:
+        with offset.open("r+b") as file:
+            file.write(struct.pack("q", round(seconds * 1e6)))
+
+    with monkeypatch.context() as environment:
+        environment.setenv("LD_PRELOAD", str(library))
+        environment.setenv("STEPPED_CLOCK", str(offset))
+        server = StoreServer(tmp_path / "store").start()
+    yield server, step
+    server.remove()
+
+
+def off_by(server: StoreServer) -> float:
+    """Seconds that the server's clock differs from the machine's."""
+    with server.client() as client:
+        seconds, micros = client.time()
+    return float(seconds + micros / 1e6 - time.time())
+
+
+def lease_clock(master: MasterProcess) -> float:
+    found = re.search(r'^tenure_lease_clock_seconds\{shard="0"\} (\S+)$', master.get("/metrics")[1], re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+async def test_steps_of_hours_cost_no_lease(
+    own_master: StartMaster,
+    open_broker: OpenBroker,
+    open_session: OpenSession,
+    stepped: tuple[StoreServer, Step],
+) -> None:
+    server, step = stepped
+    master = await asyncio.to_thread(own_master, store=server.url, data_dir=None, lease_ttl_seconds=30)
+    broker = open_broker(master.address)
+    task_ids = await broker.submit("s", 3)
+    session = await open_session("w", at=master, want=3)
+    tasks = await session.hear_tasks(3)
+    started, began = lease_clock(master), time.monotonic()
+
+    async def runs_on() -> None:
+        """The lease clock has gone on, by no more than the time that passed and a cap for each step."""
+        now = lease_clock(master)
+        await eventually(lambda: lease_clock(master) > now + 0.3, what="the lease clock goes on")
+
+    steps = (3 * HOUR, -5 * HOUR, 24 * 365 * HOUR, 0.0, 0.2, -0.2)
+    for seconds in steps:
+        step(seconds)
+        assert abs(off_by(server) - seconds) < 1
+        await runs_on()
+    # An outage of the store for hours, as far as its clock can tell; and one over which the clock is set back.
+    for seconds in (10 * HOUR, -10 * HOUR):
+        server.pause()
+        step(seconds)
+        await asyncio.sleep(0.3)
+        server.resume()
+        await runs_on()
+    # And of all masters.
+    master.kill()
+    step(100 * HOUR)
+    await asyncio.to_thread(master.restart)
+    await runs_on()
+
+    cap = 2 * 0.1
+    assert lease_clock(master) - started <= time.monotonic() - began + cap * (len(steps) + 3)
+    counters = await broker.counters()
+    assert counters.get("leases_expired", 0) == 0
+    session = await open_session("w", at=master, held=[renewal_of(task) for task in tasks])
+    assert session.renewed.renewed == 3
+    for task in tasks:
+        assert (await session.end(task)).verdict == worker_pb2.VERDICT_OK
+    found = [await broker.task(task_id) for task_id in task_ids]
+    assert [(task.epoch, task.losses) for task in found] == [(1, 0)] * 3
+    assert master.logged("store.rolled_back") == []
+    assert await broker.fsck() == []
