@@ -15,10 +15,11 @@ from stateful.model import LEASE_TTL_MS, Model, Search, Task
 from store_scene import Scene, failure, release, renewal
 from store_server import StoreServer, delete_keys, new_prefix
 
+from tenure.common.retry import Jitter, RetryPolicy
 from tenure.common.spec import TaskSpec
 from tenure.common.states import TRANSITIONS_BY_NAME, TaskState
 from tenure.master.store import StoreOptions, open_store
-from tenure.master.store.records import ClaimRequest, FailureKind, Grant, RetryPolicy, Verdict
+from tenure.master.store.records import ClaimRequest, FailureKind, Grant, Verdict
 
 T = TypeVar("T")
 
@@ -219,19 +220,19 @@ class StoreMachine(RuleBasedStateMachine):
 
     def fail(self, choices: Choices, twice: bool) -> None:
         worker, grant, task = self.pick_reporter(choices)
-        kind, wait_ms = choices.of(list(FailureKind)), choices.of([0, 20_000, FOREVER_MS])
+        kind, wait_ms = choices.of(list(FailureKind)), choices.of([0, 20_000, 40_000])
+        jitter = choices.of([Jitter.FULL, Jitter.NONE])
         retryable = choices.of([True, True, True, False])
         refused = self.model.report(task, grant.token, worker)
-        end = failure(grant, worker, kind=kind, retryable=retryable, retry=RetryPolicy(wait_ms, wait_ms))
+        end = failure(grant, worker, kind=kind, retryable=retryable, retry=RetryPolicy(wait_ms, wait_ms, jitter=jitter))
         verdict, state = self.sent(lambda: self.scene.tasks.fail(end), twice)
         if refused is None:
-            # Full jitter: how long it waits is the store's to draw, within the bound.
+            # With full jitter the wait is the store's to draw, within the bound; without jitter it is known.
             drawn = (self.run(self.scene.view(task.task_id))).scheduled_in_ms or 0
             assert 0 <= drawn <= (0 if kind is FailureKind.LOSS else wait_ms)
             self.model.fail(task, kind, retryable, drawn)
-            # It is drawn from so much that it can't be nothing.
-            waits = wait_ms == FOREVER_MS and kind is not FailureKind.LOSS and not task.state.terminal
-            assert drawn > 0 or not waits
+            waits = kind is not FailureKind.LOSS and not task.state.terminal
+            assert drawn == wait_ms or jitter is Jitter.FULL or not waits
         assert (verdict, state) == (refused or Verdict.OK, task.state)
 
     def release(self, choices: Choices, twice: bool) -> None:

@@ -115,6 +115,8 @@ def main() -> None:
     parser.add_argument("--no-contract", action="store_true", help="spare survivors the contract tests")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    if not options.no_contract and (failed := contract_tests_notice(LUA)):
+        parser.error(f"the contract tests fail with the scripts as they are: {failed}")
     chosen = [mutation for mutation in MUTATIONS if options.only in mutation.name]
     bad = 0
     with tempfile.TemporaryDirectory(prefix="tenure-mutants-") as scratch:
