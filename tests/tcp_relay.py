@@ -7,12 +7,12 @@ the peer has carried the request out, and whoever asked never hears of it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 16
 # Of HTTP/2, frames that carry no request (pings, window updates, settings) are smaller.
 REQUEST_BYTES_MIN = 64
+CLOSING_SECONDS_MAX = 1.0
 
 
 class TcpRelay:
@@ -80,6 +80,9 @@ class TcpRelay:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        # What was accepted just now becomes a connection within the next turns of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
         await self.cut()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,13 +103,16 @@ class TcpRelay:
         ]
         try:
             await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # Cut: nothing that is still on its way arrives.
+            for each in (writer, up_writer):
+                each.transport.abort()
+            raise
         finally:
             for copy in copies:
                 copy.cancel()
             await asyncio.gather(*copies, return_exceptions=True)
-            for each in (writer, up_writer):
-                with contextlib.suppress(OSError):
-                    each.close()
+            await asyncio.gather(_close(writer), _close(up_writer))
 
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._upstream, Path):
@@ -141,3 +147,13 @@ class TcpRelay:
             await asyncio.sleep(len(data) / self.bytes_per_second)
         writer.write(data)
         await writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close it and see it closed; a peer that takes nothing more is not waited for."""
+    writer.close()
+    try:
+        async with asyncio.timeout(CLOSING_SECONDS_MAX):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        writer.transport.abort()
