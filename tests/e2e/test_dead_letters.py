@@ -119,6 +119,25 @@ def test_requeues_one_or_all_that_match(tenure: CommandLine, search: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("deadline", "told"),
+    [("timeout_seconds", "TaskTimeout"), ("progress_deadline_seconds", "ProgressDeadlineExceeded")],
+)
+def test_a_run_that_passes_a_deadline_is_an_attempt_that_says_which(
+    tenure: CommandLine, deadline: str, told: str
+) -> None:
+    name = f"deadline-{told}"
+    extra = {"seconds": "600", "steps": "1"}
+    line = {"architecture": GRAPH, "config": {"extra": extra}, "max_attempts": 1, "max_losses": 1, deadline: 1}
+    said = tenure("tasks", "submit", "--search", name, "-", "--wait", "--output", "json", stdin=json.dumps(line))
+    (task_id,) = (each["task_id"] for each in said.json["tasks"])
+    shown = tenure("dead", "show", task_id, "--output", "json").json
+    assert (shown["attempts"], shown["losses"], shown["failure"]["error_class"]) == (1, 0, told)
+    (record,) = shown["attempt_records"]
+    assert (record["outcome"], record["error_class"]) == ("failure", told)
+    assert listed(tenure, "--search", name, "--error-class", told) == [task_id]
+
+
+@pytest.mark.parametrize(
     "arguments", [[], [STRANGE_ID, "--all"], ["--all", "--worker", "w"], [STRANGE_ID, "--since", "1h"]]
 )
 def test_which_are_meant_is_said_in_one_way(tenure: CommandLine, arguments: list[str]) -> None:

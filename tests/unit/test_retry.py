@@ -130,3 +130,11 @@ def test_what_can_not_be_is_refused_by_name(plain: dict[str, Any], field: str, g
         check_policy(RetryPolicy.from_plain(plain))
     assert (caught.value.field, caught.value.given) == (field, given)
     assert caught.value.expected
+
+
+def test_errors_of_torch_can_be_meant_together() -> None:
+    from tenure.worker.executor.evaluation import _class_of
+
+    foreign = type("OutOfMemoryError", (RuntimeError,), {"__module__": "torch"})
+    assert RetryRule("torch.*").matches(_class_of(foreign()))
+    assert not RetryRule("torch.*").matches(_class_of(ValueError()))

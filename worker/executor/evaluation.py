@@ -127,7 +127,7 @@ def _failure(run: int, error: BaseException) -> Message:
     return {
         "type": "failed",
         "run": run,
-        "error_class": type(error).__qualname__,
+        "error_class": _class_of(error),
         "message": message,
         # Bad input says by itself which field is wrong; where in Tenure that was noticed helps nobody.
         "traceback": "" if isinstance(error, InvalidInput) else _traceback_of(error),
@@ -139,6 +139,12 @@ def _failure(run: int, error: BaseException) -> Message:
         if isinstance(error, RuntimeError) and _DEVICE_LOST.search(message)
         else "",
     }
+
+
+def _class_of(error: BaseException) -> str:
+    """The class by name; torch's as ``torch.OutOfMemoryError``, so that a retry rule can mean all of torch's."""
+    cls = type(error)
+    return f"torch.{cls.__qualname__}" if cls.__module__.partition(".")[0] == "torch" else cls.__qualname__
 
 
 def _is_retryable(error: BaseException) -> bool:
