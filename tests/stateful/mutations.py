@@ -164,6 +164,6 @@ REST = (
         "worth(decoded[best]) > worth(decoded[n])",
     ),
     Mutation("a checkpoint can be registered twice", "if gone == url then return true end", ""),
-    Mutation("a reaped token outlives a claim", "if t[7] then redis.call('HDEL', task_key, 'reaped_token') end", ""),
+    Mutation("a reaped token outlives a claim", "'reaped_token', 'avoid') end", "'avoid') end", "claim.lua"),
 )
 MUTATIONS = (*FENCES, *TIMES, *BUDGETS, *INDEXES, *SERVING, *REST)
