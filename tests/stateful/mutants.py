@@ -37,6 +37,8 @@ from tenure.master.store import scripts
 LUA = Path(scripts.__file__).parent / "lua"
 ROOT = Path(__file__).parent.parent.parent
 FOLDER_VARIABLE = "TENURE_MUTATED_LUA"
+# What lasts as long as a session of pytest; forgotten, it would end at once.
+_session = contextlib.ExitStack()
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def scripts_from(folder: Path) -> Iterator[None]:
 
 def pytest_configure() -> None:
     """As a plugin of pytest: all tests of the session run the mutated scripts."""
-    scripts_from(Path(os.environ[FOLDER_VARIABLE])).__enter__()
+    _session.enter_context(scripts_from(Path(os.environ[FOLDER_VARIABLE])))
 
 
 def machine_notices(server: StoreServer, examples: int) -> str:
