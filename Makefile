@@ -12,10 +12,10 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint proto compat chaos simulate mutants bench docs clean
+.PHONY: help setup demo test lint proto compat chaos simulate mutants acceptance model bench docs clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## create .venv with all that development needs (the other targets do it by themselves)
 	@scripts/setup test
@@ -53,6 +53,12 @@ simulate: setup ## 10,000 workers, 1,000,000 tasks, the real Lua scripts, virtua
 
 mutants: setup ## break the Lua scripts in known ways, and see that tests/stateful notices each (ARGS=… for it)
 	@PYTHONPATH=tests $(BIN)/python -P -m stateful.mutants $(ARGS)
+
+acceptance: setup ## faults at their full length (ten minutes without a master, a worker frozen for one): 20 minutes
+	@$(BIN)/pytest -m long tests/acceptance $(ARGS)
+
+model: setup ## the protocol, checked exhaustively by spin (ARGS=--help)
+	@$(BIN)/python scripts/check_model.py $(ARGS)
 
 bench: setup ## measure Tenure (BENCH=bench/… only that one, ARGS=… for it)
 	@for script in $(or $(BENCH),$(wildcard bench/*.py)); do $(BIN)/python "$$script" $(ARGS) || exit 1; done
