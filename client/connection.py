@@ -209,7 +209,7 @@ class Connection:
         return masters[self._current % len(masters)]
 
     def _look_up(self) -> None:
-        """Find out whom the names stand for now. Whoever stays keeps its channel; those that are gone are hung up later."""
+        """Find out whom the names stand for now. Whoever stays keeps its channel."""
         with self._looking_up:
             known = {master.address: master for master in self._masters}
             addresses = [str(address) for address in expand(self._names)]

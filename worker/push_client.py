@@ -19,7 +19,7 @@ import grpc.aio
 import structlog
 from google.protobuf.message import Message
 
-from tenure.common.addresses import Address
+from tenure.common.addresses import Address, expand
 from tenure.proto import worker_pb2, worker_pb2_grpc
 from tenure.worker.channels import describe, open_channel
 from tenure.worker.holdings import Holdings
@@ -87,7 +87,9 @@ class PushLink:
         self._metrics = metrics
         self._on_drain = on_drain
         self._on_shutdown = on_shutdown
-        self._addresses = settings.masters
+        # Looked up anew for each round over all of them.
+        self._addresses: list[Address] = []
+        self._tries_left = 0
         self._registered_once = False
         self._speaks_tenure = False
         self._heartbeat_seconds = _HEARTBEAT_SECONDS
@@ -109,6 +111,10 @@ class PushLink:
 
     async def _connect(self) -> None:
         """Talk to one master until it doesn't answer."""
+        if self._tries_left == 0:
+            self._addresses = await asyncio.to_thread(expand, self._settings.masters)
+            self._tries_left = len(self._addresses)
+        self._tries_left -= 1
         address = self._addresses[0]
         try:
             async with open_channel(address, self._settings.compression, keepalive=False) as channel:

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from tenure.common.addresses import Address
+from tenure.common.addresses import Address, expand
 from tenure.proto import worker_pb2
 from tenure.worker.channels import MasterHealth, ask_health, describe, open_channel
 from tenure.worker.holdings import Holdings
@@ -30,6 +30,10 @@ _REFUSALS = (
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.UNAUTHENTICATED,
 )
+
+
+# Before dialling one of several masters: how long each may take to say that it serves.
+_HEALTH_SECONDS = 1.0
 
 
 class SessionLink:
@@ -61,9 +65,9 @@ class SessionLink:
         self._welcomed = False
         self._leaving = False
         self._session: SessionStream | None = None
-        addresses = settings.masters
-        # Workers spread over the masters, and each keeps to the one that works.
-        self._addresses = addresses[(start := random.randrange(len(addresses))) :] + addresses[:start]
+        # Looked up anew for each round over all of them.
+        self._addresses: list[Address] = []
+        self._tries_left = 0
 
     def wake(self) -> None:
         """See Link."""
@@ -82,9 +86,9 @@ class SessionLink:
 
     async def _run_session(self) -> None:
         """One session from dial to end; returns if it was a good one."""
-        address = self._addresses[0]
         if self._leaving:
             await asyncio.Event().wait()
+        address = await self._next_address()
         session = SessionStream(self._holdings, self._metrics, self._on_drain, self.contact, self._find_better_master)
         try:
             async with open_channel(address, self._settings.compression, keepalive=True) as channel:
@@ -127,6 +131,28 @@ class SessionLink:
                     self._addresses = [self._addresses[0], address, *others]
                     return True
         return False
+
+    async def _next_address(self) -> Address:
+        """Where to dial now. Workers spread over the masters, and each keeps to the one that works."""
+        if self._tries_left == 0:
+            last = self._addresses[-1:]
+            addresses = await asyncio.to_thread(expand, self._settings.masters)
+            random.shuffle(addresses)
+            # The one that was just left comes last.
+            self._addresses = sorted(addresses, key=last.__contains__)
+            self._tries_left = len(addresses)
+            await self._prefer_a_serving_one()
+        self._tries_left -= 1
+        return self._addresses[0]
+
+    async def _prefer_a_serving_one(self) -> None:
+        """Masters that are stopped, or have no store, are known by their health sooner than by a hello. If none serves
+        the order stays: a hello may wait for the store."""
+        for address in self._addresses if len(self._addresses) > 1 else ():
+            async with open_channel(address, self._settings.compression, keepalive=False) as channel:
+                if await ask_health(channel, _HEALTH_SECONDS) is MasterHealth.SERVING:
+                    self._addresses = [address, *(other for other in self._addresses if other != address)]
+                    return
 
     def _rotate(self) -> None:
         self._addresses = [*self._addresses[1:], self._addresses[0]]

@@ -283,3 +283,22 @@ async def test_a_store_that_was_rolled_back_takes_back_leases_and_results(
     assert (found.state, found.epoch, found.worker_id) == (tenure_pb2.LEASED, 1, "w")
     assert (await session.end(kept)).verdict == worker_pb2.VERDICT_OK
     assert {(await at_a.task(task_id)).state for task_id in task_ids} == {tenure_pb2.SUCCEEDED}
+
+
+async def test_what_was_in_flight_on_a_dead_stream_runs_again_at_once_where_its_worker_went(
+    pair: Pair, search: str, open_broker: OpenBroker, open_session: OpenSession
+) -> None:
+    """Claimed at one master, never heard by the worker, which then says hello to the other."""
+    at_b = open_broker(pair.b.address)
+    port = int(pair.a.address.rpartition(":")[2])
+    async with TcpRelay(port) as relay:
+        old = await open_session(search, address=relay.address, want=2)
+        await old.heartbeat()
+        relay.hold_up()
+        (lost,) = await at_b.submit(search)
+        await at_b.until(lost, tenure_pb2.LEASED)
+        session = await open_session(search, at=pair.b, want=1)
+        again = await session.hear_task()
+        assert (again.task_id, again.epoch) == (lost, 2)
+        found = await at_b.task(lost)
+        assert (found.attempts, found.losses) == (0, 0)
