@@ -54,6 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     checks = tomllib.loads((MODEL / "checks.toml").read_text())
     parser.add_argument("--only", choices=sorted(checks["configurations"]), help="this configuration alone")
+    parser.add_argument("--thorough", action="store_true", help="the big configurations, too: many minutes")
     parser.add_argument("--no-mutations", action="store_true", help="don't try that the model can fail")
     parser.add_argument("--trace", action="store_true", help="print the steps of each counterexample")
     parser.add_argument("--seconds", type=float, default=600.0, help="the longest one search may take (default 600)")
@@ -62,7 +63,10 @@ def main() -> int:
     if missing:
         print(f"check_model: {' and '.join(missing)} not found; {INSTALL}", file=sys.stderr)
         return 2
-    chosen = [options.only] if options.only else list(checks["configurations"])
+    configurations = checks["configurations"]
+    chosen = [name for name, each in configurations.items() if options.thorough or not each.get("thorough")]
+    if options.only:
+        chosen = [options.only]
     failed = [name for name in chosen if not holds(name, checks, options)]
     if not options.no_mutations:
         mutations = [each for each in checks["mutations"] if each["configuration"] in chosen]
