@@ -112,3 +112,14 @@ def test_nothing_names_a_developers_machine() -> None:
         if personal.search(line)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs"], ids=lambda page: page.name)
+def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"`(tests/[\w/]+(?:\.py|/)?)(?:::(\w+))?`", page.read_text())
+    missing = [
+        name
+        for name, function in named
+        if not (ROOT / name).exists() or (function and f"def {function}(" not in (ROOT / name).read_text())
+    ]
+    assert missing == []
