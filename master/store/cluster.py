@@ -23,6 +23,7 @@ import redis.asyncio as redis_asyncio
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
+from tenure.common.cancelling import cancel_all
 from tenure.common.errors import StoreUnavailable
 from tenure.master.store.confirmation import Confirmation
 from tenure.master.store.pipeline import (
@@ -40,7 +41,7 @@ CLUSTER_PORT = 6379
 # How many shards a new store on a cluster has: enough to spread over many nodes, few enough to tick each.
 CLUSTER_SHARDS = 16
 # A slot that moves twice while a call is under way is rare; one that moves for ever is a broken cluster.
-REDIRECTIONS_MAX = 5
+REDIRECTIONS_MAX = 10
 # A dead primary makes every call fail: not every one of them asks for the map anew.
 _REFRESH_SECONDS_MIN = 0.2
 
@@ -79,6 +80,7 @@ class Cluster:
         self._clients: dict[str, redis_asyncio.Redis] = {}
         self._refreshing = asyncio.Lock()
         self._refreshed_at = 0.0
+        self._refresh: asyncio.Task[None] | None = None
         # Options that no connection has are only found when one is made.
         self._pool_of(nodes[0]).make_connection()  # type: ignore[no-untyped-call]
 
@@ -91,16 +93,25 @@ class Cluster:
         self._refreshed_at = time.monotonic()
 
     async def refresh(self) -> None:
-        """Ask for the map anew, unless that was just done. A cluster that doesn't answer leaves the old one."""
+        """Ask for the map anew, but not more often than that; returns when it is newer than the call. A cluster that
+        doesn't answer leaves the old one."""
+        called_at = time.monotonic()
         async with self._refreshing:
-            if time.monotonic() - self._refreshed_at < _REFRESH_SECONDS_MIN:
+            if self._refreshed_at > called_at:
                 return
+            await asyncio.sleep(max(0.0, self._refreshed_at + _REFRESH_SECONDS_MIN - called_at))
             try:
                 await self._map.nodes_manager.initialize()
             except (TimeoutError, RedisError, RedisClusterException, OSError):
                 return
             finally:
+                # Nodes learn of a move from one another: what one says now may be outdated, and is asked for again.
                 self._refreshed_at = time.monotonic()
+
+    def refresh_soon(self) -> None:
+        """Refresh beside the caller, unless that is under way."""
+        if self._refresh is None or self._refresh.done():
+            self._refresh = asyncio.create_task(self.refresh())
 
     def node_of(self, key: str) -> Any:
         """The primary that holds the key as far as is known; raises StoreUnavailable if nobody is known to."""
@@ -125,6 +136,8 @@ class Cluster:
 
     async def close(self) -> None:
         """See Topology."""
+        if self._refresh is not None:
+            await cancel_all([self._refresh])
         for client in self._clients.values():
             await client.aclose()
         for pool in self._pools.values():
@@ -181,7 +194,7 @@ class _ClusterCalls:
                 await self._cluster.refresh()
             except StoreUnavailable:
                 # Its node may be gone for good, and its slots with another. The caller decides about trying again.
-                await self._cluster.refresh()
+                self._cluster.refresh_soon()
                 raise
         raise StoreUnavailable(f"the slot of {key} is moved again and again")
 
