@@ -23,14 +23,23 @@ class TestContent:
     async def test_comes_out_as_it_went_in(self, scene: Scene) -> None:
         architecture = json.dumps({"nodes": ["ä", "\u0000", "\U0001f600", "'\"\\"]}, ensure_ascii=False)
         spec = TaskSpec(
-            architecture, CONFIG, "key ä", -7, 2, 4, 1000, 2000, 0, Requirements(1, {"zone": "a", "kind": "x y"})
+            architecture,
+            CONFIG,
+            key="key ä",
+            priority=-7,
+            max_attempts=2,
+            max_losses=4,
+            max_out_of_memory=5,
+            timeout_ms=1000,
+            progress_deadline_ms=2000,
+            requirements=Requirements(1, {"zone": "a", "kind": "x y"}),
         )
         (submitted,) = await scene.tasks.submit("s", [spec])
         assert (submitted.created, submitted.state, submitted.key) == (True, TaskState.QUEUED, "key ä")
         view = await scene.view(submitted.task_id)
         assert (view.architecture, view.config, view.requirements) == (architecture, CONFIG, spec.requirements)
-        numbers = ("priority", "max_attempts", "max_losses", "timeout", "progress")
-        assert [view.number(name) for name in numbers] == [-7, 2, 4, 1000, 2000]
+        numbers = ("priority", "max_attempts", "max_losses", "max_ooms", "timeout", "progress")
+        assert [view.number(name) for name in numbers] == [-7, 2, 4, 5, 1000, 2000]
         class_name, _ = requirement_class(spec.requirements)
         (grant,) = await scene.claim(classes=[class_name])
         assert (grant.architecture, grant.config) == (architecture, CONFIG)
