@@ -206,6 +206,13 @@ class Matchmaker:
             group.hint = min(group.hint + max(hint - granted, 1), UNKNOWN_HINT)
         return group.hint > 0
 
+    def _elsewhere(self, consumer: Consumer, group: _Group) -> tuple[str, ...]:
+        """Classes whose lost tasks this worker need not take back: another one waits here and can serve them."""
+        waiting = (other for each in self._groups.values() for other in each.consumers if other.slots > 0)
+        if all(other.worker_id == consumer.worker_id for other in waiting):
+            return ()
+        return self._pool.elsewhere(consumer.worker_id, group.classes, self._classes)
+
     def _next_batch(self, group: _Group) -> list[tuple[Consumer, int]]:
         """Consumers from the front, with how much each asks for, up to the hint and one script's batch."""
         room = min(group.hint, BATCH_TASKS_MAX)
@@ -229,7 +236,7 @@ class Matchmaker:
                 list(group.classes),
                 consumer.legacy,
                 consumer.instance_id,
-                self._pool.elsewhere(consumer.worker_id, group.classes, self._classes),
+                self._elsewhere(consumer, group),
             )
             for consumer, count in batch
         ]
