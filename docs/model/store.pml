@@ -1,5 +1,5 @@
 /* The store: one task, and the Lua scripts of master/store/lua as inlines of the same names. Each inline is carried out
- * in one step, as Redis carries out a script. tests/model/ replays random runs of this file on the real scripts.
+ * in one step, as Redis carries out a script.
  *
  * A lease is known by its number, 1, 2, …, in the order of the claims: a ghost that no rollback takes back. What the
  * store compares is the token, TOKEN(number); tokens are random, so that is the number itself.
@@ -40,7 +40,7 @@ byte worker_of[LEASES_MAX + 1];
 #define MOST(a, b) (a > b -> a : b)
 #define LEAST(a, b) (a < b -> a : b)
 
-/* What tests/model/ replays: the call, its answer, the task afterwards. */
+/* For reading a trace: the call, its answer, the task afterwards. */
 #define SAY(script, lease, who, detail, verdict) \
   printf("call "); printf(script); printf(" lease=%d worker=%d detail=%d verdict=%e ", lease, who, detail, verdict); \
   printf("state=%e epoch=%d token=%d cancel=%d attempts=%d losses=%d ended=%d reaped=%d checkpoint=%d left=%d\n", \
