@@ -16,7 +16,7 @@ inline copy(target, source) {
   target.attempts = source.attempts; target.losses = source.losses; target.ended_token = source.ended_token;
   target.reaped_token = source.reaped_token; target.registered = source.registered; target.left = source.left;
   target.passed = source.passed; target.holder = source.holder; target.need = source.need;
-  target.given = source.given; target.accepted = source.accepted
+  target.given = source.given; target.last = source.last; target.accepted = source.accepted
 }
 
 inline crash(w) {
@@ -84,11 +84,12 @@ proctype Environment() {
       kind = 0; lease = 0 }
 
   /* The store is saved, and later goes back to that: a lost tail of the log, a failover, a backup. */
-  :: atomic { rollbacks && !was_saved -> was_saved = 1; copy(old, s); printf("call save\n") }
+  :: atomic { rollbacks && !was_saved -> was_saved = 1; copy(old, s); SAY("save", 0, 0, 0, OK) }
   :: atomic { rollbacks && was_saved ->
-      rollbacks--; copy(s, old); old.given = 0; s.passed = PASSED_MAX; printf("call rollback\n") }
+      rollbacks--; copy(s, old); old.given = 0; was_saved = 0; s.passed = PASSED_MAX;
+      SAY("rollback", 0, 0, 0, OK) }
 
   :: atomic { cancels && !ENDED(s.state) -> cancels--; cancel(ignored) }
-  :: atomic { requeues && (s.state == FAILED || s.state == CANCELLED) -> requeues--; requeue(ignored) }
+  :: atomic { requeues && ENDED(s.state) -> requeues--; requeue(ignored) }
   od
 }

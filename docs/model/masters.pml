@@ -5,6 +5,8 @@
 byte greeted[2];      /* the stream whose hello was dealt with: only then are tasks claimed for it */
 
 #define CAN_CLAIM (s.state == QUEUED && leases < LEASES_MAX)
+/* No two processes of workers have one instance id. */
+#define INSTANCE(w, process) (2 * process + w + 1)
 #define WAITS(w) (workers[w].wants && workers[w].connected && greeted[w] == workers[w].stream)
 #define ON(w, number) (workers[w].connected && workers[w].stream == number)
 /* lease is what worker w carries out, or is about to be told to. */
@@ -46,7 +48,7 @@ serve:
   match:
     stream = workers[w].stream;
     workers[w].wants = 0;
-    claim(w, workers[w].process);
+    claim(w, INSTANCE(w, workers[w].process));
     lease = leases
   };
   /* Session._deliver: the claim is answered, the task not yet sent */
@@ -111,7 +113,7 @@ greet:
       :: s.state == LEASED && s.worker == w && s.holder != run_held && s.holder != kept_held ->
         lease = s.holder;
         if
-        :: s.instance == process -> SETTLES(w, lease); release(lease, w, ignored)
+        :: s.instance == INSTANCE(w, process) -> SETTLES(w, lease); release(lease, w, ignored)
         :: else -> fail(lease, w, 1, 0, ignored)
         fi;
         lease = 0

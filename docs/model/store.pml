@@ -1,5 +1,5 @@
 /* The store: one task, and the Lua scripts of master/store/lua as inlines of the same names. Each inline is carried out
- * in one step, as Redis carries out a script.
+ * in one step, as Redis carries out a script. tests/model/test_replay.py replays random runs of it on the real scripts.
  *
  * A lease is known by its number, 1, 2, …, in the order of the claims: a ghost that no rollback takes back. What the
  * store compares is the token, TOKEN(number); tokens are random, so that is the number itself.
@@ -23,6 +23,7 @@ typedef Store {
   byte holder;        /* the lease that the store gave or gave back last; 0: the task isn't leased */
   byte need;          /* ticks that must come before `holder` may expire */
   byte given;         /* bit n: lease n was given in this history of the store */
+  byte last;          /* the lease that was given, or given back, last in this history */
   bit accepted;       /* a result was taken */
 }
 
@@ -35,16 +36,16 @@ byte token_of[LEASES_MAX + 1];
 byte worker_of[LEASES_MAX + 1];
 
 #define ENDED(state) (state == SUCCEEDED || state == FAILED || state == CANCELLED)
-#define LAST_GIVEN(lease) ((s.given >> lease) == 1)
 #define WAS_GIVEN(lease) ((s.given >> lease) & 1)
 #define MOST(a, b) (a > b -> a : b)
 #define LEAST(a, b) (a < b -> a : b)
 
-/* For reading a trace: the call, its answer, the task afterwards. */
+/* The call, its answer, the task afterwards: for reading a trace, and for tests/model/test_replay.py. */
 #define SAY(script, lease, who, detail, verdict) \
   printf("call "); printf(script); printf(" lease=%d worker=%d detail=%d verdict=%e ", lease, who, detail, verdict); \
-  printf("state=%e epoch=%d token=%d cancel=%d attempts=%d losses=%d ended=%d reaped=%d checkpoint=%d left=%d\n", \
-    s.state, s.epoch, s.token, s.cancelling, s.attempts, s.losses, s.ended_token, s.reaped_token, s.registered, s.left)
+  printf("state=%e epoch=%d token=%d holder=%d instance=%d cancel=%d attempts=%d losses=%d ended=%d reaped=%d ", \
+    s.state, s.epoch, s.token, s.worker, s.instance, s.cancelling, s.attempts, s.losses, s.ended_token, s.reaped_token); \
+  printf("checkpoint=%d left=%d\n", s.registered, s.left)
 
 /* ---- lib/leave.lua ------------------------------------------------------------------------------------------- */
 
@@ -64,7 +65,12 @@ inline goes_to(new_state) {
   s.holder = 0;
   s.need = 0;
   if
-  :: ENDED(new_state) -> s.instance = 0; s.cancelling = 0; s.reaped_token = 0; s.registered = 0
+  :: ENDED(new_state) -> s.instance = 0; s.cancelling = 0; s.reaped_token = 0
+  :: else
+  fi;
+  /* A task that FAILED keeps its checkpoints, for a requeue. */
+  if
+  :: new_state == SUCCEEDED || new_state == CANCELLED -> s.registered = 0
   :: else
   fi
 }
@@ -72,14 +78,15 @@ inline goes_to(new_state) {
 inline after_failure(exhausted, delayed) {
   if
   :: s.cancelling -> goes_to(CANCELLED)
-  :: !s.cancelling && exhausted -> goes_to(FAILED)
-  :: !s.cancelling && !exhausted && delayed -> goes_to(SCHEDULED)
+  :: !s.cancelling && (exhausted) -> goes_to(FAILED)
+  :: !s.cancelling && !(exhausted) && (delayed) -> goes_to(SCHEDULED)
   :: else -> goes_to(QUEUED)
   fi
 }
 
 inline lease_for(lease) {
   s.holder = lease;
+  s.last = lease;
   s.left = TTL;
   s.need = TTL
 }
@@ -161,7 +168,7 @@ inline renew(lease, who, verdict) {
   if
   :: s.state == QUEUED || s.state == SCHEDULED -> verdict = OPEN
   :: ENDED(s.state) -> verdict = FINISHED
-  :: s.state == LEASED && !HOLDS(lease) -> verdict = LOST
+  :: s.state == LEASED && !HOLDS(lease) -> verdict = (epoch_of[lease] > s.epoch -> OPEN : LOST)
   :: else ->
     NOT_STALE(lease);
     lease_for(lease);
@@ -170,18 +177,20 @@ inline renew(lease, who, verdict) {
   SAY("renew", lease, who, 0, verdict)
 }
 
-/* ---- readopt.lua ------------------------------------------------------------------------------------------------ */
+/* ---- readopt.lua: of a task that is LEASED, too, if the holder is ahead of the store ----------------------------- */
+#define REAPED(lease) (s.state != LEASED && token_of[lease] == s.reaped_token)
+#define AHEAD_OF_STORE(lease) (epoch_of[lease] > s.epoch)
 inline readopt(lease, who, verdict) {
   if
-  :: s.state == LEASED -> verdict = (HOLDS(lease) -> READOPTED : LOST)
+  :: HOLDS(lease) -> verdict = READOPTED
   :: ENDED(s.state) -> verdict = FINISHED
-  :: !ENDED(s.state) && s.state != LEASED && token_of[lease] != s.reaped_token && epoch_of[lease] <= s.epoch ->
-    verdict = LOST
+  :: !HOLDS(lease) && !ENDED(s.state) && !REAPED(lease) && !AHEAD_OF_STORE(lease) -> verdict = LOST
   :: else ->
     /* Nobody was given the task since, or the store has gone back behind this lease's claim. */
-    assert(LAST_GIVEN(lease) || !WAS_GIVEN(lease));
+    assert(s.last == lease || !WAS_GIVEN(lease));
+    verdict = (AHEAD_OF_STORE(lease) -> AHEAD : READOPTED);
     if
-    :: token_of[lease] == s.reaped_token -> assert(s.losses > 0); s.losses--
+    :: REAPED(lease) -> assert(s.losses > 0); s.losses--
     :: else
     fi;
     s.state = LEASED;
@@ -190,8 +199,7 @@ inline readopt(lease, who, verdict) {
     s.worker = who;
     s.reaped_token = 0;
     s.given = s.given | (1 << lease);
-    lease_for(lease);
-    verdict = READOPTED
+    lease_for(lease)
   fi;
   SAY("readopt", lease, who, 0, verdict)
 }
@@ -221,12 +229,14 @@ inline cut(lease) {
 
 /* ---- tick.lua --------------------------------------------------------------------------------------------------- */
 inline tick() {
+  waited = s.passed;
   added = LEAST(s.passed, CAP);
   s.passed = 0;
   s.left = (s.left > added -> s.left - added : 0);
   s.need = (s.need > 0 -> s.need - 1 : 0);
-  SAY("tick", 0, 0, added, OK);
-  added = 0
+  SAY("tick", 0, 0, waited, OK);
+  added = 0;
+  waited = 0
 }
 
 /* ---- expire.lua: takes the lease only if it ran out on the lease clock ------------------------------------------- */

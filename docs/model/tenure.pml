@@ -11,6 +11,9 @@
 #ifndef LEASES_MAX
 #define LEASES_MAX 4         /* claims in all */
 #endif
+#ifndef STREAMS_MAX
+#define STREAMS_MAX 4        /* of each worker: whoever doesn't read loses stream after stream, for ever */
+#endif
 #ifndef ATTEMPTS_MAX
 #define ATTEMPTS_MAX 2
 #endif
@@ -73,13 +76,13 @@
 
 mtype = {
   SCHEDULED, QUEUED, LEASED, SUCCEEDED, FAILED, CANCELLED,                /* states */
-  OK, DUPLICATE, STALE, LOST, FINISHED, OPEN, CANCEL, READOPTED,          /* verdicts */
+  OK, DUPLICATE, STALE, LOST, FINISHED, OPEN, CANCEL, READOPTED, AHEAD,   /* verdicts */
   SUCCESS, FAILURE, LOSS, RELEASE, RENEWAL, CHECKPOINT,                   /* messages up */
   GRANT, VERDICT, REVOCATION, CANCELLATION                                /* messages down */
 };
 
 /* Scratch of the steps; zero outside of them. */
-hidden byte n, added, lease_was;
+hidden byte n, added, waited, lease_was;
 hidden mtype ignored;
 
 #include "store.pml"
