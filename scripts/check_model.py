@@ -46,7 +46,7 @@ class Verifier(NamedTuple):
     quick: bool = True
 
 
-# -E: that processes wait for ever is no error. -f: weak fairness, with room for as many processes as there are (-DNFAIR).
+# -E: that processes wait for ever is no error. -f: weak fairness; NFAIR: room for as many processes as there are.
 SAFETY_FLAGS, SAFETY_RUN = ("-DSAFETY", "-DNOCLAIM"), ("-E",)
 ENDS_FLAGS, ENDS_RUN = ("-DNFAIR=4",), ("-E", "-a", "-f")
 
