@@ -10,16 +10,14 @@ before (and with it the results left there), else makes a new one: ``<host>-<4 r
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import secrets
 import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from tenure.common import ids, paths
+from tenure.common.directory_lock import DirectoryLock
 from tenure.common.errors import InvalidInput, InvalidSetting, WorkDirectoryInUse
 from tenure.worker.settings import WorkerSettings
 
@@ -41,11 +39,11 @@ class Identity:
     worker_id: str
     work_dir: Path
     instance_id: str
-    _lock: int
+    _lock: DirectoryLock
 
     def release(self) -> None:
         """Let another worker have the directory."""
-        os.close(self._lock)
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -109,11 +107,11 @@ def _remembered_id(work_dir: Path) -> str:
     return worker_id
 
 
-def _lock(work_dir: Path, patience_seconds: float) -> int | None:
-    """A descriptor that holds the directory's lock, or None if somebody else does."""
+def _lock(work_dir: Path, patience_seconds: float) -> DirectoryLock | None:
+    """The directory's lock, held, or None if somebody else holds it."""
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(work_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = DirectoryLock(work_dir, "lock")
     except OSError as error:
         raise InvalidSetting(
             f"can't be written: {error.strerror}",
@@ -121,16 +119,7 @@ def _lock(work_dir: Path, patience_seconds: float) -> int | None:
             given=str(work_dir),
             expected="give a --work-dir on a local disk that this user may write to",
         ) from error
-    deadline = time.monotonic() + patience_seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(descriptor)
-                return None
-            time.sleep(0.05)
-        else:
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n".encode())
-            return descriptor
+    if lock.acquire(patience_seconds):
+        return lock
+    lock.release()
+    return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -25,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.retry import Retry
 
+from tenure.common.directory_lock import DirectoryLock
 from tenure.common.errors import DataDirectoryInUse, StartupError
 
 log = structlog.get_logger()
@@ -88,7 +88,7 @@ class DataDirectory:
         self.path = path
         try:
             (path / "store").mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(path / "master.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = DirectoryLock(path, "master.lock")
         except OSError as error:
             raise StartupError(
                 f"can't be used: {error.strerror}",
@@ -96,19 +96,15 @@ class DataDirectory:
                 given=str(path),
                 expected="give a directory that this user may write",
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._lock)
+        if not self._lock.acquire():
+            holder = self._lock.holder()
+            self._lock.release()
             raise DataDirectoryInUse(
                 f"another master{f' (pid {holder})' if holder else ''} runs on this data directory",
                 field="data_dir",
                 given=str(path),
                 expected="end that master, give another --data-dir, or let both use one --store URL",
-            ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+            )
 
     @property
     def socket(self) -> Path:
@@ -136,7 +132,7 @@ class DataDirectory:
 
     def release(self) -> None:
         """Let another master have it."""
-        os.close(self._lock)
+        self._lock.release()
 
 
 class EmbeddedServer:

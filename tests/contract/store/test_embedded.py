@@ -197,6 +197,13 @@ class TestOneMaster:
         await store.close()
         await (await start(tmp_path)).close()
 
+    async def test_deleting_the_lock_s_file_frees_nothing(self, tmp_path: Path) -> None:
+        async with another_master(tmp_path) as (_, _, _):
+            for name in ("master.lock", "store.pid"):
+                (tmp_path / name).unlink()
+            with pytest.raises(DataDirectoryInUse, match="another master runs"):
+                DataDirectory(tmp_path)
+
     async def test_another_process_s_is_named_too(self, tmp_path: Path) -> None:
         async with another_master(tmp_path) as (master, _, _):
             with pytest.raises(DataDirectoryInUse, match=f"pid {master.pid}"):
