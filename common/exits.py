@@ -26,7 +26,8 @@ class ExitCode(enum.IntEnum):
 
 EXIT_CODE_MEANING: dict[ExitCode, str] = {
     ExitCode.OK: "done, and the answer is yes",
-    ExitCode.NO: "done, but the answer is no: tasks FAILED, violations found, a promise broke, a drain was cut short",
+    ExitCode.NO: "done, but the answer is no: tasks FAILED, violations found, a promise broke, a drain was cut short,"
+    " or you said no when asked",
     ExitCode.USAGE: "bad usage, input or setting; nothing was changed",
     ExitCode.UNAVAILABLE: "no master or store answers, or it is overloaded; trying again is safe",
     ExitCode.NOT_FOUND: "no such task, search or worker",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from tenure.common import limits
+from tenure.common.checks import check_integer
 from tenure.common.errors import InvalidInput
 
 # The same architecture can't be built the next time either: no rule makes it worth a try.
@@ -107,7 +108,7 @@ class RetryPolicy:
         if not isinstance(plain, dict):
             raise InvalidInput("must be an object", field="retry", given=plain, expected='such as {"base_ms": 5000}')
         known = _known(plain, RetryPolicy, "retry")
-        rules = known.pop("rules", None) or ()
+        rules = known.pop("rules", ())
         if not isinstance(rules, list | tuple):
             raise InvalidInput("must be a list", field="retry.rules", given=rules, expected="a list of rules")
         return RetryPolicy(**_with_jitter(known, "retry"), rules=tuple(_rule(*each) for each in enumerate(rules)))
@@ -124,7 +125,12 @@ def check_policy(policy: RetryPolicy) -> RetryPolicy:
     Raises:
         InvalidInput: With the field (``retry.rules[2].max_attempts``), what was given, what would be right.
     """
+    for name in ("base_ms", "max_ms", "multiplier", "jitter"):
+        if getattr(policy, name) is None:
+            raise InvalidInput("must have a value", field=f"retry.{name}", expected="leave it out for the default")
     _check_backoff(policy, "retry")
+    if not isinstance(policy.rules, list | tuple) or not all(isinstance(rule, RetryRule) for rule in policy.rules):
+        raise InvalidInput("must be a list of rules", field="retry.rules", given=repr(policy.rules))
     if len(policy.rules) > limits.RETRY_RULES_MAX:
         raise InvalidInput(
             f"{len(policy.rules)} rules", field="retry.rules", expected=f"at most {limits.RETRY_RULES_MAX} are allowed"
@@ -154,6 +160,13 @@ def _check_rule(rule: RetryRule, field: str) -> None:
             given=name,
             expected=f"1 to {limits.ERROR_CLASS_BYTES_MAX} bytes such as ValueError, torch.* or *Timeout*",
         )
+    if rule.retryable is not None and not isinstance(rule.retryable, bool):
+        raise InvalidInput(
+            "must be true or false",
+            field=f"{field}.retryable",
+            given=repr(rule.retryable),
+            expected="true: always tried again; false: never",
+        )
     if rule.retryable and rule.error_class.rpartition(".")[2] == NEVER_RETRYABLE:
         raise InvalidInput(
             "is never retryable: the same architecture can't be built the next time either",
@@ -162,14 +175,14 @@ def _check_rule(rule: RetryRule, field: str) -> None:
             expected="leave the rule out",
         )
     if rule.max_attempts is not None:
-        _integer(rule.max_attempts, f"{field}.max_attempts", 1, limits.BUDGET_MAX)
+        check_integer(rule.max_attempts, f"{field}.max_attempts", 1, limits.BUDGET_MAX)
     _check_backoff(rule, field)
 
 
 def _check_backoff(owner: RetryPolicy | RetryRule, field: str) -> None:
     for name in ("base_ms", "max_ms"):
         if getattr(owner, name) is not None:
-            _integer(getattr(owner, name), f"{field}.{name}", 0, limits.BACKOFF_MS_MAX)
+            check_integer(getattr(owner, name), f"{field}.{name}", 0, limits.BACKOFF_MS_MAX)
     if owner.base_ms is not None and owner.max_ms is not None and owner.base_ms > owner.max_ms:
         raise InvalidInput(
             "is above the longest backoff",
@@ -188,11 +201,6 @@ def _check_backoff(owner: RetryPolicy | RetryRule, field: str) -> None:
             given=value,
             expected=f"a number from 1 to {limits.BACKOFF_MULTIPLIER_MAX:g}",
         )
-
-
-def _integer(value: Any, field: str, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidInput("out of range", field=field, given=value, expected=f"an integer from {least} to {most}")
 
 
 def _present(owner: RetryPolicy | RetryRule) -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tenure.common import ids, limits
+from tenure.common.checks import check_integer
 from tenure.common.errors import InvalidConfig, InvalidInput
 from tenure.common.graph import check_graph, parse_json
 
@@ -95,12 +96,12 @@ def check_settings(spec: TaskSpec, architecture_format: str = "graph") -> TaskSp
     if spec.key:
         ids.check_text(spec.key, "key", limits.KEY_BYTES_MAX)
     check_config(spec.config, architecture_format)
-    _integer(spec.priority, "priority", limits.PRIORITY_MIN, limits.PRIORITY_MAX)
-    _integer(spec.max_attempts, "max_attempts", 1, limits.BUDGET_MAX)
-    _integer(spec.max_losses, "max_losses", 1, limits.BUDGET_MAX)
-    _integer(spec.max_out_of_memory, "max_out_of_memory", 1, limits.BUDGET_MAX)
+    check_integer(spec.priority, "priority", limits.PRIORITY_MIN, limits.PRIORITY_MAX)
+    check_integer(spec.max_attempts, "max_attempts", 1, limits.BUDGET_MAX)
+    check_integer(spec.max_losses, "max_losses", 1, limits.BUDGET_MAX)
+    check_integer(spec.max_out_of_memory, "max_out_of_memory", 1, limits.BUDGET_MAX)
     for name in ("timeout_ms", "progress_deadline_ms", "delay_ms"):
-        _integer(getattr(spec, name), name, 0, limits.DURATION_MS_MAX)
+        check_integer(getattr(spec, name), name, 0, limits.DURATION_MS_MAX)
     check_requirements(spec.requirements)
     return spec
 
@@ -122,8 +123,8 @@ def check_architecture(text: str, architecture_format: str = "graph") -> Any:
 
 def check_config(config: Config, architecture_format: str = "graph") -> Config:
     """``config`` if every field is right; else InvalidConfig."""
-    _integer(config.num_epochs, "config.num_epochs", 0, limits.EPOCHS_MAX, InvalidConfig)
-    _integer(config.batch_size, "config.batch_size", 0, limits.BATCH_SIZE_MAX, InvalidConfig)
+    check_integer(config.num_epochs, "config.num_epochs", 0, limits.EPOCHS_MAX, InvalidConfig)
+    check_integer(config.batch_size, "config.batch_size", 0, limits.BATCH_SIZE_MAX, InvalidConfig)
     rate = config.learning_rate
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not math.isfinite(rate) or rate < 0:
         raise InvalidConfig(
@@ -154,19 +155,9 @@ def check_config(config: Config, architecture_format: str = "graph") -> Config:
 
 def check_requirements(requirements: Requirements) -> Requirements:
     """``requirements`` if every field is right; else InvalidInput."""
-    _integer(requirements.gpus, "requirements.gpus", 0, limits.SLOTS_MAX)
+    check_integer(requirements.gpus, "requirements.gpus", 0, limits.SLOTS_MAX)
     _check_mapping(requirements.labels, "requirements.labels", limits.LABELS_MAX, limits.LABEL_BYTES_MAX, InvalidInput)
     return requirements
-
-
-def _integer(value: Any, name: str, least: int, most: int, error: type[InvalidInput] = InvalidInput) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise error(
-            "out of range" if isinstance(value, int) else "must be an integer",
-            field=name,
-            given=value,
-            expected=f"an integer from {least} to {most}",
-        )
 
 
 def _check_mapping(

@@ -131,8 +131,11 @@ class PreemptionWatch:
 
     async def notice(self) -> str:
         """Wait for a notice; returns where it came from, ``file`` or ``url``."""
+        # A file that is there at the start counts at once: no task is to be begun first.
+        if await asyncio.to_thread(self._file_says_so):
+            return "file"
         while True:
-            # Before the first look, too: a fleet that starts as one doesn't ask as one.
+            # Before the first look at the URL, too: a fleet that starts as one doesn't ask as one.
             await asyncio.sleep(self._source.poll_seconds * random.uniform(0.8, 1.2))
             if (where := await asyncio.to_thread(self._look)) is not None:
                 return where
@@ -140,11 +143,8 @@ class PreemptionWatch:
     def _look(self) -> str | None:
         """Blocks a little; never raises."""
         source = self._source
-        try:
-            if source.file is not None and source.file.exists():
-                return "file"
-        except OSError as error:
-            self._failed("file", error)
+        if self._file_says_so():
+            return "file"
         if source.url:
             try:
                 status, body = self._ask()
@@ -160,6 +160,14 @@ class PreemptionWatch:
             log.info("preemption.poll_recovered")
         self._failing = False
         return None
+
+    def _file_says_so(self) -> bool:
+        file = self._source.file
+        try:
+            return file is not None and file.exists() and not file.is_dir()
+        except OSError as error:
+            self._failed("file", error)
+            return False
 
     def _ask(self) -> tuple[int, str]:
         """(status, body) of the URL. Raises OSError, ValueError or HTTPException."""

@@ -142,8 +142,8 @@ class WorkerSettings(BaseSettings):
 
     @property
     def notices(self) -> NoticeSource:
-        """Where preemption notices come from, parsed."""
-        return NoticeSource(
+        """Where preemption notices come from, parsed; raises InvalidSetting."""
+        source = NoticeSource(
             self.preemption_file,
             checked_url(self.preemption_url, "preemption_url"),
             parse_headers(self.preemption_headers, "preemption_headers"),
@@ -151,10 +151,32 @@ class WorkerSettings(BaseSettings):
             checked_url(self.preemption_token_url, "preemption_token_url"),
             self.preemption_poll_seconds,
         )
+        if source.file is not None and source.file.is_dir():
+            raise InvalidSetting(
+                "is a directory",
+                field="preemption_file",
+                given=str(source.file),
+                expected="give the path of a file that appears when the machine is about to be taken away",
+            )
+        for name in ("preemption_headers", "preemption_match", "preemption_token_url"):
+            if getattr(self, name) and not source.url:
+                raise InvalidSetting(
+                    "says how preemption_url is asked, and there is none",
+                    field=name,
+                    given=repr(getattr(self, name)),
+                    expected="give preemption_url, too",
+                )
+        return source
 
     def is_explicit(self, name: str) -> bool:
         """Whether somebody chose this setting, by argument or environment."""
         return name in self.model_fields_set
+
+    @field_validator("preemption_file", mode="before")
+    @classmethod
+    def _no_file(cls, value: Any) -> Any:
+        # An empty variable means "not set"; as a path it would be the current directory.
+        return value if value else None
 
     @field_validator("evaluator")
     @classmethod

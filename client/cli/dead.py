@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenure.client.cli.dead_letters import Wanted, find, parse_since, why_dead
+from tenure.client.cli.dead_letters import Wanted, find, parse_wanted, why_dead
 from tenure.client.cli.options import TIMEOUT_SECONDS, MasterOption, OutputOption, TimeoutOption, connect
 from tenure.client.cli.output import (
     OutputFormat,
@@ -64,7 +64,9 @@ def list_(
     output: OutputOption = OutputFormat.TABLE,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
 ) -> None:
-    """List dead letters: tasks that ended FAILED.
+    """List dead letters: tasks that ended FAILED, in the order in which they were submitted.
+
+    JSON has no architectures, configurations and attempts here; `tenure dead show` has them.
 
     \b
     Examples:
@@ -72,7 +74,7 @@ def list_(
       tenure dead list --search first --error-class 'torch.*' --since 2h
       tenure dead list --worker gpu-box-7 --limit 1000 --output json | jq -r '.[].task_id'
     """
-    wanted = Wanted(search or "", error_class or "", worker or "", parse_since(since))
+    wanted = parse_wanted(search, error_class, worker, since)
     with connect(master, timeout) as client:
         records = find(client, wanted)
         shown = islice(records, limit)
@@ -152,7 +154,7 @@ def requeue(
     """
     from tenure.client.cli.tasks import ids_of
 
-    wanted = Wanted(search or "", error_class or "", worker or "", parse_since(since))
+    wanted = parse_wanted(search, error_class, worker, since)
     if bool(task_ids) + (not wanted.anything) + every != 1:
         raise InvalidInput(
             "say which, in one way", field="requeue", expected="TASK…, or options such as --search NAME, or --all"

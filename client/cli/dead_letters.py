@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -88,6 +89,14 @@ def parse_since(text: str | None) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
 
 
+def parse_wanted(search: str | None, error_class: str | None, worker: str | None, since: str | None) -> Wanted:
+    """The options; raises InvalidInput for one that is empty: most likely a variable that is not set."""
+    for field, given in (("search", search), ("error-class", error_class), ("worker", worker)):
+        if given == "":
+            raise InvalidInput("is empty", field=field, expected="leave it out to mean all")
+    return Wanted(search or "", error_class or "", worker or "", parse_since(since))
+
+
 def why_dead(record: TaskRecord) -> str:
     """Which budget ran out, or that no retry could help."""
     spent = (
@@ -96,11 +105,15 @@ def why_dead(record: TaskRecord) -> str:
         ("out-of-memory ends", record.out_of_memory, record.max_out_of_memory),
     )
     if record.failure is not None and not record.failure.retryable:
-        return "the error is not retryable"
-    return next(
-        (f"{count} of {most} {name} spent" for name, count, most in spent if most and count >= most),
-        "the budget of a retry rule is spent, or the search's policy forbids a retry",
+        return "the error is not retryable, by its evaluator's word or by the search's retry policy"
+    ended = record.failure.error_class if record.failure else ""
+    rules = (
+        f"the budget of the retry rule {name} is spent: {count} attempts"
+        for name, count in record.rule_attempts.items()
+        if RetryRule(name).matches(ended)
     )
+    budgets = (f"{count} of {most} {name} spent" for name, count, most in spent if most and count >= most)
+    return next(itertools.chain(budgets, rules), "the search's retry policy forbids another try")
 
 
 def _has_dead(numbers: Mapping[TaskState, int]) -> bool:

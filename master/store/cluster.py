@@ -24,17 +24,11 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
 from tenure.common.cancelling import cancel_all
-from tenure.common.errors import StoreUnavailable
+from tenure.common.errors import StoreUnavailable, UnsuitableStore
 from tenure.master.store.confirmation import Confirmation
-from tenure.master.store.pipeline import (
-    Encode,
-    Moved,
-    ObserveScript,
-    Pipeline,
-    ScriptCalls,
-    translate,
-)
+from tenure.master.store.pipeline import Encode, ObserveScript, Pipeline, ScriptCalls
 from tenure.master.store.sentinel import parse_host
+from tenure.master.store.translation import Moved, translate
 
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 CLUSTER_PORT = 6379
@@ -74,22 +68,30 @@ class Cluster:
                 options["password"] = unquote(password)
         self._tls = parts.scheme == "rediss+cluster"
         self._options = options
-        nodes = [ClusterNode(*parse_host(host, CLUSTER_PORT)) for host in hosts.split(",")]
-        self._map: Any = RedisCluster(startup_nodes=nodes, require_full_coverage=False, ssl=self._tls, **options)
+        self._seeds = [ClusterNode(*parse_host(host, CLUSTER_PORT)) for host in hosts.split(",")]
         self._pools: dict[str, redis_asyncio.ConnectionPool] = {}
         self._clients: dict[str, redis_asyncio.Redis] = {}
         self._refreshing = asyncio.Lock()
         self._refreshed_at = 0.0
         self._refresh: asyncio.Task[None] | None = None
-        # Options that no connection has are only found when one is made.
-        self._pool_of(nodes[0]).make_connection()  # type: ignore[no-untyped-call]
+        # Options that no connection has are only found when one is made. Before the map, which would have to be closed.
+        self._pool_of(self._seeds[0]).make_connection()  # type: ignore[no-untyped-call]
+        self._map: Any = RedisCluster(startup_nodes=self._seeds, require_full_coverage=False, ssl=self._tls, **options)
 
     async def open(self) -> None:
         """Ask the nodes for the map of slots; raises StoreUnavailable."""
         try:
             await self._map.initialize()
         except (TimeoutError, RedisError, RedisClusterException, OSError) as error:
+            if "Cluster mode is not enabled" in str(error):
+                raise UnsuitableStore(
+                    "is no node of a cluster", field="store", expected="use redis://HOST:PORT for a single server"
+                ) from error
             raise translate(error) from error
+        except LookupError:  # redis-py's answer to a cluster whose nodes hold nothing
+            pass
+        if not self._map.get_primaries():
+            raise StoreUnavailable("no node of the cluster holds any slots", expected="assign its slots first")
         self._refreshed_at = time.monotonic()
 
     async def refresh(self) -> None:
@@ -143,6 +145,8 @@ class Cluster:
         for pool in self._pools.values():
             await pool.aclose()
         await self._map.aclose()
+        # redis-py leaves those open to which it spoke before it gave a cluster up.
+        await asyncio.gather(*(seed.disconnect() for seed in self._seeds))
 
     def _client_of(self, node: Any) -> redis_asyncio.Redis:
         if node.name not in self._clients:

@@ -18,8 +18,8 @@ from redis.exceptions import RedisError, ResponseError
 from tenure.common.errors import CursorExpired, InvalidInput, StoreUnavailable
 from tenure.master.store.codec import pairs, task_event, text
 from tenure.master.store.keys import Keys
-from tenure.master.store.pipeline import translate
 from tenure.master.store.records import TaskEvent
+from tenure.master.store.translation import translate
 
 log = structlog.get_logger()
 

@@ -15,29 +15,20 @@ from typing import Any, Protocol
 
 import redis.asyncio as redis_asyncio
 from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    ClusterDownError,
-    MovedError,
-    NoPermissionError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
-    TryAgainError,
 )
 
-from tenure.common.errors import Overloaded, StoreUnavailable, TenureError, UnsuitableStore
+from tenure.common.errors import Overloaded, StoreUnavailable, TenureError
 from tenure.common.limits import BATCH_TASKS_MAX
 from tenure.master.store.confirmation import Confirmation
 from tenure.master.store.scripts import Script, load_scripts
+from tenure.master.store.translation import translate
 
 # Each waiting call is somebody's request: past this the master sheds instead of growing.
 WAITING_CALLS_MAX = 50_000
-
-# What a server says while it can't serve for a while. redis-py takes the first word off where it knows it by class.
-PASSING_ERRORS = (ReadOnlyError, ClusterDownError, TryAgainError)
-PASSING_WORDS = ("LOADING", "MASTERDOWN", "BUSY", "MISCONF", "UNBLOCKED", "NOREPLICAS")
 
 Arguments = list[bytes | str]
 Encode = Callable[[list[Any]], Arguments]
@@ -85,10 +76,6 @@ class ScriptCalls(Protocol):
 
     async def close(self) -> None:
         """See :meth:`Pipeline.close`."""
-
-
-class Moved(StoreUnavailable):
-    """Nothing was carried out: another node of the cluster holds the key."""
 
 
 class Pipeline:
@@ -246,37 +233,6 @@ class Pipeline:
                 await connection.disconnect(nowait=True)
             except (RedisError, OSError):
                 return  # it was broken already; the next call makes a new one
-
-
-def translate(error: BaseException) -> TenureError:
-    """A Redis error as one of ours."""
-    if isinstance(error, TenureError):
-        return error
-    text = str(error)
-    if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
-        return UnsuitableStore(
-            f"refused the login: {text}",
-            field="store",
-            expected="put the right login into the URL: redis://USER:PASSWORD@HOST:PORT",
-        )
-    if isinstance(error, NoPermissionError):
-        return UnsuitableStore(
-            f"refused a command: {text}",
-            field="store",
-            expected="use a login that may run scripts, write all keys of the prefix, and ask INFO",
-        )
-    if isinstance(error, MovedError):
-        return Moved("another node of the cluster holds this now")
-    if isinstance(error, AskError):
-        return StoreUnavailable(
-            "a slot of the cluster is being moved key by key", expected="let no master run meanwhile"
-        )
-    if "used memory > 'maxmemory'" in text:
-        return Overloaded("the store is at its memory limit", expected="raise maxmemory, or forget old tasks")
-    passing = isinstance(error, PASSING_ERRORS) or text.startswith(PASSING_WORDS)
-    if isinstance(error, ResponseError) and not passing:
-        return TenureError(f"the store refused a script: {text[:500]}")
-    return StoreUnavailable(f"the store does not answer: {text[:300] or type(error).__name__}")
 
 
 def _gather(calls: list[_Call]) -> list[_Command]:

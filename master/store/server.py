@@ -15,9 +15,9 @@ from tenure.common.errors import InvalidSetting, StoreUnavailable, TenureError, 
 from tenure.master.store.cluster import CLUSTER_SCHEMES, Cluster
 from tenure.master.store.confirmation import Confirmation
 from tenure.master.store.keys import SCHEMA_VERSION, Keys
-from tenure.master.store.pipeline import translate
 from tenure.master.store.sentinel import SENTINEL_SCHEMES, make_sentinel_pool
 from tenure.master.store.topology import OneServer, Topology
+from tenure.master.store.translation import translate
 
 VERSION_MIN = (7, 0)
 VERSIONS = "7.0 or newer, or Valkey"
@@ -67,6 +67,19 @@ def make_topology(url: str) -> Topology:
         raise _not_a_url(url, f": {error}") from None
 
 
+async def open_topology(topology: Topology, url: str) -> None:
+    """Find the servers.
+
+    Raises:
+        StoreUnavailable: Nobody answers; the message names the URL.
+        UnsuitableStore: What answers is something else than the URL says.
+    """
+    try:
+        await topology.open()
+    except TenureError as error:
+        raise _at(without_password(url), error) from error
+
+
 def make_pool(url: str) -> redis_asyncio.ConnectionPool:
     """A connection pool for the URL of one server; raises InvalidSetting for one that can't be right."""
     scheme = url.partition("://")[0]
@@ -98,6 +111,10 @@ def make_pool(url: str) -> redis_asyncio.ConnectionPool:
 
 
 def _not_a_url(url: str, why: str) -> InvalidSetting:
+    # What redis-py says of an option in the URL that none of its classes has.
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", why)
+    if unknown:
+        why = f": it has an unknown option {unknown[1]!r}"
     return InvalidSetting(
         f"is not a store URL{why}",
         field="store",
@@ -134,6 +151,10 @@ async def examine(client: redis_asyncio.Redis, url: str) -> ServerFacts:
     if info.get("role") not in (None, "master"):
         raise UnsuitableStore(
             "is a read-only replica", field="store", given=shown, expected="give the URL of its primary"
+        )
+    if int(info.get("cluster_enabled", 0)) and not url.startswith(CLUSTER_SCHEMES):
+        raise UnsuitableStore(
+            "is a node of a cluster", field="store", given=shown, expected="give redis+cluster://HOST:PORT[,HOST:PORT…]"
         )
     eviction = str(info.get("maxmemory_policy", EVICTION_FREE_POLICY))
     if eviction != EVICTION_FREE_POLICY:
@@ -268,6 +289,6 @@ def _at(shown: str, failure: TenureError) -> TenureError:
             failure.message.removeprefix("the store "),
             field="store",
             given=shown,
-            expected="start the server, or correct the URL",
+            expected=failure.expected or "start the server, or correct the URL",
         )
     return type(failure)(failure.message, field=failure.field, given=shown, expected=failure.expected)

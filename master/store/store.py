@@ -13,7 +13,7 @@ from tenure.master.store.embedded import DataDirectory, EmbeddedServer
 from tenure.master.store.events import EventLog
 from tenure.master.store.fsck import Fsck
 from tenure.master.store.keys import Keys
-from tenure.master.store.pipeline import ObserveScript, translate
+from tenure.master.store.pipeline import ObserveScript
 from tenure.master.store.searches import SearchStore
 from tenure.master.store.server import (
     Durability,
@@ -21,6 +21,7 @@ from tenure.master.store.server import (
     check_schema,
     examine,
     make_topology,
+    open_topology,
     settle_confirmation,
     settle_durability,
     weakest,
@@ -28,6 +29,7 @@ from tenure.master.store.server import (
 )
 from tenure.master.store.tasks import TaskStore
 from tenure.master.store.topology import Topology
+from tenure.master.store.translation import translate
 from tenure.master.store.workers import WorkerRegistry
 
 log = structlog.get_logger()
@@ -160,7 +162,7 @@ async def open_store(options: StoreOptions, observe: ObserveScript = _ignore) ->
         url = embedded[0].url
     topology = make_topology(url)
     try:
-        await topology.open()
+        await open_topology(topology, url)
         facts = weakest([await examine(client, url) for client in topology.primaries()])
         settled = settle_durability(facts, options.durability, url)
         await check_schema(topology.client_for(keys.schema), keys, url)

@@ -62,6 +62,10 @@ def test_labels_are_parsed() -> None:
         ({"preemption_headers": "Metadata"}, "preemption_headers", "Name: value"),
         ({"preemption_headers": "A B: c"}, "preemption_headers", "Name: value"),
         ({"preemption_match": "("}, "preemption_match", "what the body"),
+        ({"preemption_match": "TRUE"}, "preemption_match", "give preemption_url"),
+        ({"preemption_headers": "A: b"}, "preemption_headers", "give preemption_url"),
+        ({"preemption_token_url": "http://h/t"}, "preemption_token_url", "give preemption_url"),
+        ({"preemption_file": "/"}, "preemption_file", "path of a file"),
         ({"preemption_poll_seconds": 0}, "preemption_poll_seconds", "from 0.1"),
         ({"drain_grace_seconds": -1}, "drain_grace_seconds", "at least 0"),
         ({"drain_grace_seconds": float("nan")}, "drain_grace_seconds", "at least 0"),
@@ -85,3 +89,10 @@ def test_the_environment_is_checked_like_arguments(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TENURE_WORKER_STOP_GRACE_SECONDS", "soon")
     with pytest.raises(InvalidSetting, match=r"stop_grace_seconds.*'soon'"):
         load_settings()
+
+
+def test_an_empty_variable_names_no_preemption_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENURE_WORKER_PREEMPTION_FILE", "")
+    settings = load_settings(evaluator="evaluators:evaluate", preemption_url="")
+    assert settings.preemption_file is None
+    assert not settings.notices.watched

@@ -167,6 +167,18 @@ async def test_a_clouds_notice(
     assert not worker.log_lines("preemption.poll_failed")
 
 
+async def test_a_file_that_is_there_at_the_start_counts_before_any_task(
+    master: ScriptedMaster, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    notice = tmp_path / "taken"
+    notice.touch()
+    task = make_task("t1")
+    await master.offer(task)
+    await worker.spawn(master.address, preemption_file=str(notice), preemption_poll_seconds=3600)
+    assert await worker.wait() == ExitCode.PREEMPTED
+    assert not worker.journal("start")
+
+
 async def test_a_url_that_fails_is_counted_said_once_and_stops_nothing(
     master: ScriptedMaster, worker: WorkerProcess, cloud: Cloud
 ) -> None:

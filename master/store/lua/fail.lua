@@ -1,17 +1,20 @@
 -- fail: a run ended badly. LEASED -> QUEUED, SCHEDULED (backoff), FAILED (a budget ran out or no retry can help) or
 -- CANCELLED (that was requested).
 --
+-- The lease may have run out before the report of its end could come. While nobody was given the task since, the holder
+-- is readopted first (lib/adopt.lua): QUEUED -> LEASED, and from there as above.
+--
 -- The master judges by the search's retry policy, whose id it names. Has the search another one by now, nothing is
 -- written and the master is given that one: so a changed policy holds for the next failure, at every master.
 --
--- @include lib/base.lua lib/queue.lua lib/leave.lua
+-- @include lib/base.lua lib/queue.lua lib/leave.lua lib/adopt.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON [{id, token, worker, kind, retryable, failure, record, policy: {base_ms, max_ms, multiplier, jitter,
 --          random}, policy_id, rule, rule_budget}]; kind is failure (burns an attempt), loss or out_of_memory;
 --          with a `rule` that rule's own budget is charged instead; `failure` and `record` are JSON texts kept as they are
 -- Replies  [[verdict, state], …]; OK, STALE or UNKNOWN_TASK, or POLICY with 'id JSON' of the search's policy
--- Events   fail
+-- Events   fail, after readopt if it came late
 -- Retry    safe: the same token gets the same OK
 local BUDGETS = {failure = {'attempts', 'max_attempts'}, loss = {'losses', 'max_losses'},
   out_of_memory = {'ooms', 'max_ooms'}}
@@ -52,10 +55,11 @@ for i, item in ipairs(cjson.decode(ARGV[1])) do
   local task = load_task(item.id)
   if not task then
     replies[i] = {'UNKNOWN_TASK', ''}
-  elseif holds(task, item.token, item.worker) then
+  elseif holds(task, item.token, item.worker) or comes_late(task, item) then
     -- Absent in searches of earlier versions.
     local policy_id = redis.call('HGET', key('search', task.search), 'retry_id') or ''
     if policy_id == (item.policy_id or '') then
+      if task.state ~= 'LEASED' then task = readopt_to_end(item.id, task, item) end
       replies[i] = take(item, task, now)
     else
       replies[i] = {'POLICY', policy_id .. ' ' .. (redis.call('HGET', key('search', task.search), 'retry') or '')}

@@ -23,14 +23,14 @@ local function readopt(item)
   if leased and holds(task, item.token, item.worker) then return 'READOPTED' end
   if not leased and task.state ~= 'QUEUED' and task.state ~= 'SCHEDULED' then return 'FINISHED' end
   if item.token == '' then return 'LOST' end
-  local reaped = not leased and item.token == task.reaped_token
   local ahead = item.epoch > tonumber(task.epoch)
-  if not reaped and not ahead then return 'LOST' end
-  if reaped then
-    redis.call('HINCRBY', key('task', item.id), 'losses', -1)
-    redis.call('RPOP', key('attempts', item.id))
+  if was_reaped(task, item.token) then
+    undo_expiry(item.id, task, item, expiry)
+  elseif ahead then
+    adopt(item.id, task, item, expiry, now)
+  else
+    return 'LOST'
   end
-  adopt(item.id, task, item, expiry, now)
   return ahead and 'AHEAD' or 'READOPTED'
 end
 

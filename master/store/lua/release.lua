@@ -1,12 +1,15 @@
 -- release: hand tasks back unfinished; burns nothing. LEASED -> QUEUED, at its old place, or CANCELLED if that was
 -- requested. Drains, preemptions, refused pushes and acknowledged cancels come this way.
 --
--- @include lib/base.lua lib/queue.lua lib/leave.lua
+-- The lease may have run out before that could be said. While nobody was given the task since, the holder is readopted
+-- first (lib/adopt.lua): QUEUED -> LEASED, and from there as above.
+--
+-- @include lib/base.lua lib/queue.lua lib/leave.lua lib/adopt.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON [{id, token, worker, record}]; `record` is JSON text, or '' for a lease that never reached its worker
 -- Replies  [[verdict, state, [checkpoint URL to delete, …]], …]; OK, STALE or UNKNOWN_TASK
--- Events   release
+-- Events   release, after readopt if it came late
 -- Retry    safe: the same token gets the same answer
 local now = wall_ms()
 local replies = {}
@@ -14,7 +17,8 @@ for i, item in ipairs(cjson.decode(ARGV[1])) do
   local task = load_task(item.id)
   if not task then
     replies[i] = {'UNKNOWN_TASK', '', {}}
-  elseif holds(task, item.token, item.worker) then
+  elseif holds(task, item.token, item.worker) or comes_late(task, item) then
+    if task.state ~= 'LEASED' then task = readopt_to_end(item.id, task, item) end
     redis.call('HSET', key('task', item.id), 'ended_token', outcome_mark(item))
     leave(item.id, task)
     if item.record ~= '' then record(item.id, task, 'release', now, item.record) end

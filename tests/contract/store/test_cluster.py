@@ -158,8 +158,30 @@ async def test_another_number_of_shards_is_refused(store: Store, nodes: ClusterS
 
 
 async def test_a_single_server_is_no_cluster(store_server_url: str) -> None:
-    with pytest.raises((StoreUnavailable, UnsuitableStore)):
+    with pytest.raises(UnsuitableStore, match="is no node of a cluster") as caught:
         await open_store(StoreOptions(url=store_server_url))
+    assert caught.value.given == store_server_url
+
+
+async def test_a_node_of_a_cluster_is_no_single_server(nodes: ClusterStore) -> None:
+    with pytest.raises(UnsuitableStore, match="is a node of a cluster"):
+        await open_store(StoreOptions(url=f"redis://127.0.0.1:{nodes.nodes[0].port}"))
+
+
+async def test_a_cluster_without_slots(tmp_path: Path) -> None:
+    made = ClusterStore(tmp_path)
+    try:
+        made.nodes[0].start()
+        with pytest.raises(StoreUnavailable, match="holds any slots"):
+            await open_store(StoreOptions(url=f"redis+cluster://127.0.0.1:{made.nodes[0].port}"))
+    finally:
+        made.remove()
+
+
+async def test_nodes_that_do_not_answer() -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        await open_store(StoreOptions(url="redis+cluster://127.0.0.1:1"))
+    assert (caught.value.field, caught.value.given) == ("store", "redis+cluster://127.0.0.1:1")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from processes import eventually
 from sentinel import SERVICE, SentinelStore
 from store_scene import Scene
 
-from tenure.common.errors import InvalidSetting, StoreUnavailable
+from tenure.common.errors import InvalidSetting, StoreUnavailable, UnsuitableStore
 from tenure.master.store import StoreOptions, open_store
 from tenure.master.store.records import Verdict
 from tenure.master.store.server import make_pool, without_password
@@ -85,8 +85,23 @@ async def test_without_enough_replicas_nothing_is_acknowledged(sentinels: Sentin
 
 
 async def test_sentinels_that_know_no_such_service(sentinels: SentinelStore) -> None:
-    with pytest.raises(StoreUnavailable, match="No master found for 'other'"):
+    with pytest.raises(StoreUnavailable, match="know no living primary of a service 'other'") as caught:
         await open_store(StoreOptions(url=sentinels.url.replace(SERVICE, "other")))
+    assert caught.value.field == "store"
+
+
+async def test_sentinels_that_do_not_answer() -> None:
+    with pytest.raises(StoreUnavailable, match=r"no sentinel names a primary of 'svc'.*: 127\.0\.0\.1:1") as caught:
+        await open_store(StoreOptions(url="redis+sentinel://127.0.0.1:1/svc"))
+    assert "ConnectionPool" not in str(caught.value)
+
+
+async def test_what_is_no_sentinel(sentinels: SentinelStore) -> None:
+    server = sentinels.servers[0].port
+    with pytest.raises(UnsuitableStore, match="is no sentinel"):
+        await open_store(StoreOptions(url=f"redis+sentinel://127.0.0.1:{server}/svc"))
+    with pytest.raises(UnsuitableStore, match="no database of this number"):
+        await open_store(StoreOptions(url=f"redis://127.0.0.1:{server}/99"))
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,10 @@ class TestUrl:
         assert error.given == url
         assert "redis://" in error.expected
 
+    async def test_an_option_that_there_is_not_is_named(self) -> None:
+        error = await refused(InvalidSetting, url="redis+sentinel://h/svc?sentinel_pasword=a")
+        assert "unknown option 'sentinel_pasword'" in str(error)
+
     @pytest.mark.parametrize(
         "url",
         ["redis://:secret@host:abc/0", "http://me:secret@host", "redis://me:secret@[::1/0", "redis://me:secret@h?x=1"],
