@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import time
@@ -19,6 +18,7 @@ from tenure.proto import tenure_pb2, tenure_pb2_grpc
 ARCHITECTURE = json.dumps({"nodes": [{"id": "out", "operation": "flatten"}], "edges": []})
 SUBMITS_PER_SECOND = 10
 CALL_SECONDS_MAX = 60.0
+RETRY_SECONDS = 0.02
 # Connects soon after a restart: what is measured is the master, not the pauses of a channel.
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -65,7 +65,7 @@ class Client:
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def run(self) -> None:
         """Until cancelled, or a call fails for another reason than that nobody is there."""
@@ -104,7 +104,7 @@ class Client:
     async def _watch(self) -> None:
         cursor = ""
         while True:
-            with contextlib.suppress(grpc.aio.AioRpcError):
+            try:
                 request = tenure_pb2.WatchRequest(search="probe", cursor=cursor)
                 async for response in self._stub.Watch(request, wait_for_ready=True):
                     cursor = response.cursor
@@ -112,4 +112,7 @@ class Client:
                         succeeded = self._success_of(event.task_id)
                         if event.state == tenure_pb2.SUCCEEDED and not succeeded.done():
                             succeeded.set_result(time.monotonic())
-            await asyncio.sleep(0.02)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
