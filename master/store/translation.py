@@ -20,7 +20,7 @@ from tenure.common.errors import Overloaded, StoreUnavailable, TenureError, Unsu
 
 # What a server says while it can't serve for a while. redis-py takes the first word off where it knows it by class.
 PASSING_ERRORS = (ReadOnlyError, ClusterDownError, TryAgainError)
-PASSING_WORDS = ("LOADING", "MASTERDOWN", "BUSY", "MISCONF", "UNBLOCKED", "NOREPLICAS")
+PASSING_WORDS = ("LOADING", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "BUSY", "MISCONF", "UNBLOCKED", "NOREPLICAS")
 
 
 class Moved(StoreUnavailable):
@@ -44,9 +44,10 @@ def translate(error: BaseException) -> TenureError:
             field="store",
             expected="use a login that may run scripts, write all keys of the prefix, and ask INFO",
         )
-    if isinstance(error, MovedError):
+    # Old versions of redis-py know a cluster's errors by class in their own cluster client only.
+    if isinstance(error, MovedError) or text.startswith("MOVED "):
         return Moved("another node of the cluster holds this now")
-    if isinstance(error, AskError):
+    if isinstance(error, AskError) or text.startswith("ASK "):
         return StoreUnavailable(
             "a slot of the cluster is being moved key by key", expected="let no master run meanwhile"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from chaos_suite.evidence import SHARD
-from chaos_suite.history import tell
+from chaos_suite.history import read_lines, tell
 from chaos_suite.run import kinds_here, plan_of, run_seed
 from chaos_suite.scene import KINDS, Kind, Scene
 from chaos_suite.workload import SEARCH
@@ -69,11 +69,17 @@ def test_seeds_in_a_row_strike_with_every_kind() -> None:
 
 
 async def sabotage(scene: Scene) -> None:
-    """An ended task is deleted, and a result altered, behind everybody's back."""
+    """An ended task is deleted, and a result that the search program has seen is altered, behind everybody's back."""
+
+    def seen() -> list[str]:
+        events = read_lines(scene.program_journal)
+        return [each["task_id"] for each in events if each["what"] == "seen" and each["state"] == "SUCCEEDED"]
 
     def meddle() -> None:
+        altered = seen()[0]
         with scene.fleet.redis() as client:
-            gone, altered = (each.decode() for each in client.zrange(f"{SHARD}:ended:{SEARCH}:SUCCEEDED", 0, 1))
+            ended = [each.decode() for each in client.zrange(f"{SHARD}:ended:{SEARCH}:SUCCEEDED", 0, 9)]
+            gone = next(each for each in ended if each != altered)
             client.delete(f"{SHARD}:task:{gone}")
             client.set(f"{SHARD}:outcome:{altered}", client.get(f"{SHARD}:outcome:{altered}").replace(b"0.", b"0.1", 1))
 
@@ -82,6 +88,7 @@ async def sabotage(scene: Scene) -> None:
 
     async with scene.striking("sabotage"):
         await eventually(two_ended)
+        await eventually(seen)
         await asyncio.to_thread(meddle)
 
 

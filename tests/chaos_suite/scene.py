@@ -68,6 +68,7 @@ class Scene:
         chance: The seed's dice.
         history: Where it is told.
         client: Goes through the relays, as the search program does.
+        program_journal: What the search program has submitted and seen, a JSON line each.
         stop_file: Tells the search program to submit nothing more.
     """
 
@@ -77,7 +78,7 @@ class Scene:
         self.history = history
         self.chance = random.Random(f"strikes {plan.seed}")
         self.client = Client(fleet.addresses("client"), timeout_seconds=60)
-        self._journal = folder / "program.jsonl"
+        self.program_journal = folder / "program.jsonl"
         self.stop_file = folder / "stop"
         self._program: subprocess.Popen[bytes] | None = None
         self._strikes = 0
@@ -121,7 +122,7 @@ class Scene:
 
     def start_program(self) -> None:
         """The search program, from its beginning."""
-        self._program = self.fleet.start_program(self._journal, self.stop_file)
+        self._program = self.fleet.start_program(self.program_journal, self.stop_file)
 
     @property
     def program(self) -> subprocess.Popen[bytes]:
