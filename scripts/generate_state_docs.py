@@ -31,6 +31,10 @@ FOOTNOTES = """\
 *Fenced* transitions name the current lease token and are refused as `STALE` with an outdated one. `complete` isn't: a
 success that comes late is taken as long as the task is open, since the work is done and the first success wins.
 
+A failure or a release may find that the reaper was quicker: the store was away, and its lease had run out when the
+report came. While nobody was given the task since, the holder is readopted first (the event `readopt`), and then the
+report is taken: it counts once, and as what it is.
+
 Two things are fields of a task rather than states. `cancel_requested`: somebody cancelled a task that a worker holds;
 it becomes CANCELLED when the holder lets go or its lease ends. And a search can be *paused*: its QUEUED tasks stay
 QUEUED and are not given out.

@@ -16,7 +16,8 @@ inline copy(target, source) {
   target.attempts = source.attempts; target.losses = source.losses; target.ended_token = source.ended_token;
   target.reaped_token = source.reaped_token; target.registered = source.registered; target.left = source.left;
   target.passed = source.passed; target.holder = source.holder; target.need = source.need;
-  target.given = source.given; target.last = source.last; target.accepted = source.accepted
+  target.given = source.given; target.last = source.last; target.accepted = source.accepted;
+  target.answered = source.answered
 }
 
 inline crash(w) {

@@ -25,6 +25,7 @@ typedef Store {
   byte given;         /* bit n: lease n was given in this history of the store */
   byte last;          /* the lease that was given, or given back, last in this history */
   bit accepted;       /* a result was taken */
+  byte answered;      /* bit n: the outcome of lease n has had a verdict, whatever it was: its worker has forgotten it */
 }
 
 Store s;              /* the store as it is */
@@ -37,6 +38,7 @@ byte worker_of[LEASES_MAX + 1];
 
 #define ENDED(state) (state == SUCCEEDED || state == FAILED || state == CANCELLED)
 #define WAS_GIVEN(lease) ((s.given >> lease) & 1)
+#define WAS_ANSWERED(lease) ((s.answered >> lease) & 1)
 #define MOST(a, b) (a > b -> a : b)
 #define LEAST(a, b) (a < b -> a : b)
 
@@ -91,6 +93,37 @@ inline lease_for(lease) {
   s.need = TTL
 }
 
+/* ---- lib/adopt.lua -------------------------------------------------------------------------------------------- */
+
+/* was_reaped: the reaper took this lease last, and nobody was given the task since. */
+#define REAPED(lease) (s.state != LEASED && token_of[lease] == s.reaped_token)
+#define AHEAD_OF_STORE(lease) (epoch_of[lease] > s.epoch)
+
+/* adopt; of a lease that was reaped undo_expiry, too */
+inline adopt(lease, who) {
+  /* Nobody was given the task since, or the store has gone back behind this lease's claim. */
+  assert(s.last == lease || !WAS_GIVEN(lease));
+  if
+  :: REAPED(lease) -> assert(s.losses > 0); s.losses--
+  :: else
+  fi;
+  s.state = LEASED;
+  s.token = token_of[lease];
+  s.epoch = MOST(epoch_of[lease], s.epoch);
+  s.worker = who;
+  s.reaped_token = 0;
+  s.given = s.given | (1 << lease);
+  lease_for(lease)
+}
+
+/* readopt_to_end: the report came later than the reaper */
+inline readopt_if_late(lease, who) {
+  if
+  :: REAPED(lease) -> adopt(lease, who)
+  :: else
+  fi
+}
+
 /* ---- claim.lua: the caller has seen that the task is QUEUED; sets `leases` to the lease it gives ------------- */
 inline claim(who, which) {
   leases++;
@@ -132,7 +165,8 @@ inline complete(lease, who, verdict) {
 /* ---- fail.lua: a failure burns an attempt, a loss a loss; `delayed`: the backoff came out above zero ----------- */
 inline fail(lease, who, is_loss, delayed, verdict) {
   if
-  :: HOLDS(lease) ->
+  :: HOLDS(lease) || REAPED(lease) ->
+    readopt_if_late(lease, who);
     NOT_STALE(lease);
     s.ended_token = token_of[lease];
     if
@@ -140,16 +174,18 @@ inline fail(lease, who, is_loss, delayed, verdict) {
     :: else -> s.attempts++; after_failure(s.attempts >= ATTEMPTS_MAX, delayed)
     fi;
     verdict = OK
-  :: !HOLDS(lease) && s.ended_token == token_of[lease] -> verdict = OK
+  :: !HOLDS(lease) && !REAPED(lease) && s.ended_token == token_of[lease] -> verdict = OK
   :: else -> verdict = STALE
   fi;
+  s.answered = s.answered | (1 << lease);
   SAY("fail", lease, who, is_loss + 2 * delayed, verdict)
 }
 
 /* ---- release.lua ---------------------------------------------------------------------------------------------- */
 inline release(lease, who, verdict) {
   if
-  :: HOLDS(lease) ->
+  :: HOLDS(lease) || REAPED(lease) ->
+    readopt_if_late(lease, who);
     NOT_STALE(lease);
     s.ended_token = token_of[lease];
     if
@@ -157,9 +193,10 @@ inline release(lease, who, verdict) {
     :: else -> goes_to(QUEUED)
     fi;
     verdict = OK
-  :: !HOLDS(lease) && s.ended_token == token_of[lease] -> verdict = OK
+  :: !HOLDS(lease) && !REAPED(lease) && s.ended_token == token_of[lease] -> verdict = OK
   :: else -> verdict = STALE
   fi;
+  s.answered = s.answered | (1 << lease);
   SAY("release", lease, who, 0, verdict)
 }
 
@@ -178,28 +215,15 @@ inline renew(lease, who, verdict) {
 }
 
 /* ---- readopt.lua: of a task that is LEASED, too, if the holder is ahead of the store ----------------------------- */
-#define REAPED(lease) (s.state != LEASED && token_of[lease] == s.reaped_token)
-#define AHEAD_OF_STORE(lease) (epoch_of[lease] > s.epoch)
 inline readopt(lease, who, verdict) {
   if
   :: HOLDS(lease) -> verdict = READOPTED
   :: ENDED(s.state) -> verdict = FINISHED
   :: !HOLDS(lease) && !ENDED(s.state) && !REAPED(lease) && !AHEAD_OF_STORE(lease) -> verdict = LOST
   :: else ->
-    /* Nobody was given the task since, or the store has gone back behind this lease's claim. */
-    assert(s.last == lease || !WAS_GIVEN(lease));
+    assert(!REAPED(lease) || !WAS_ANSWERED(lease));  /* there is a run to go on, or a report of its end to come */
     verdict = (AHEAD_OF_STORE(lease) -> AHEAD : READOPTED);
-    if
-    :: REAPED(lease) -> assert(s.losses > 0); s.losses--
-    :: else
-    fi;
-    s.state = LEASED;
-    s.token = token_of[lease];
-    s.epoch = MOST(epoch_of[lease], s.epoch);
-    s.worker = who;
-    s.reaped_token = 0;
-    s.given = s.given | (1 << lease);
-    lease_for(lease)
+    adopt(lease, who)
   fi;
   SAY("readopt", lease, who, 0, verdict)
 }

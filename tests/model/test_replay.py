@@ -53,6 +53,7 @@ BOUNDS = {
     "long leases": {**FAULTS, "TTL": 2, "PASSED_MAX": 2, "CUTS": 2},
 }
 KEPT = "a failed task has its checkpoint still"
+LATE = "the report came later than the reaper"
 # The call, its verdict, the task's state behind it. Each must come up: a replay of next to nothing must not pass.
 MUST_COME_UP = {
     "faults": {
@@ -60,7 +61,7 @@ MUST_COME_UP = {
         *("complete OK SUCCEEDED", "complete DUPLICATE FAILED", "release OK QUEUED"),
         *("fail OK QUEUED", "fail OK SCHEDULED", "promote OK QUEUED", "fail STALE QUEUED", "fail STALE LEASED"),
         *("renew OK LEASED", "renew LOST LEASED", "renew OPEN QUEUED", "renew FINISHED FAILED"),
-        *("readopt READOPTED LEASED", "readopt LOST QUEUED"),
+        *("readopt READOPTED LEASED", "readopt LOST QUEUED", f"fail {LATE}", f"release {LATE}"),
     },
     "people": {
         *("cancel OK CANCELLED", "cancel CANCEL LEASED", "expire OK CANCELLED", "requeue OK QUEUED"),
@@ -112,10 +113,16 @@ def parse(line: str) -> Call:
     return Call(script, lease, worker, detail, task.pop("verdict"), task)
 
 
-def marks(call: Call) -> list[str]:
-    """What this call shows: see MUST_COME_UP."""
-    kept = call.task["state"] == "FAILED" and call.task["checkpoint"] != "0"
-    return [f"{call.script} {call.verdict} {call.task['state']}", *([KEPT] if kept else [])]
+def marks(calls: list[Call]) -> set[str]:
+    """What a run shows: see MUST_COME_UP."""
+    shown = set()
+    for before, call in zip([None, *calls], calls, strict=False):
+        shown.add(f"{call.script} {call.verdict} {call.task['state']}")
+        if call.task["state"] == "FAILED" and call.task["checkpoint"] != "0":
+            shown.add(KEPT)
+        if before and before.task["reaped"] == str(call.lease) and call.verdict == "OK":
+            shown.add(f"{call.script} {LATE}")
+    return shown
 
 
 def token(lease: int) -> str:
@@ -270,7 +277,7 @@ async def test_the_scripts_do_what_the_model_does(
     missing = set(MUST_COME_UP[name])
     for count, seed in enumerate(range(FIRST_SEED[name], FIRST_SEED[name] + SEEDS_MAX), start=1):
         calls = simulate(model, seed, BOUNDS[name])
-        came_up = {mark for call in calls for mark in marks(call)}
+        came_up = marks(calls)
         if count > REPLAYED and not missing & came_up:
             continue
         store = await open_test_store(prefix=new_prefix(), lease_ttl_ms=ttl * UNIT_MS)

@@ -123,13 +123,25 @@ class Model:
         return Verdict.OK
 
     def report(self, task: Task, token: str, worker: str) -> Verdict | None:
-        """Whether this token may end its run: None; else the answer. Without a token it is a legacy peer's, known by
-        its worker id."""
+        """Whether this token may end its run: None; else the answer. It may, too, if its lease ran out and nobody was
+        given the task since. Without a token it is a legacy peer's, known by its worker id."""
         holds = task.token == token if token else task.worker == worker
-        if task.state is LEASED and holds:
-            task.reported_token = mark(token, worker)
-            return None
-        return Verdict.OK if task.reported_token == mark(token, worker) else Verdict.STALE
+        if self.was_reaped(task, token):
+            self.undo_expiry(task, token)
+        elif task.state is not LEASED or not holds:
+            return Verdict.OK if task.reported_token == mark(token, worker) else Verdict.STALE
+        task.reported_token = mark(token, worker)
+        return None
+
+    def was_reaped(self, task: Task, token: str) -> bool:
+        """Whether the reaper took this lease last, and nobody was given the task since."""
+        return bool(token) and task.reaped_token == token and task.state in (QUEUED, SCHEDULED)
+
+    def undo_expiry(self, task: Task, token: str) -> None:
+        """As if that lease had not run out."""
+        task.spent["losses"] -= 1
+        task.records.pop()
+        task.state, task.token, task.reaped_token = LEASED, token, ""
 
     def fail(self, task: Task, kind: FailureKind, retryable: bool, wait_ms: int) -> None:
         """The holder's run ended badly; ``wait_ms`` is the backoff that was drawn."""
@@ -161,11 +173,9 @@ class Model:
                 return RenewVerdict.LOST
             task.expires_ms = self.now_ms + LEASE_TTL_MS
             return RenewVerdict.CANCEL if task.cancel else RenewVerdict.OK
-        if task.reaped_token != token:
+        if not self.was_reaped(task, token):
             return RenewVerdict.LOST
-        task.spent["losses"] -= 1
-        task.records.pop()
-        task.state, task.token, task.reaped_token = LEASED, token, ""
+        self.undo_expiry(task, token)
         task.expires_ms = self.now_ms + LEASE_TTL_MS
         return RenewVerdict.READOPTED
 

@@ -53,6 +53,32 @@ FENCES = (
         "",
         "fail.lua",
     ),
+    Mutation(
+        "a report under any lease that ended is taken",
+        "return open and token ~= '' and token == task.reaped_token",
+        "return open",
+    ),
+    Mutation(
+        "a late failure is taken without its lease",
+        "if task.state ~= 'LEASED' then task = readopt_to_end(item.id, task, item) end",
+        "",
+        "fail.lua",
+    ),
+    Mutation(
+        "a late release is taken without its lease",
+        "if task.state ~= 'LEASED' then task = readopt_to_end(item.id, task, item) end",
+        "",
+        "release.lua",
+    ),
+    Mutation(
+        "a late report is refused", "return was_reaped(task, item.token) and task.worker == item.worker", "return false"
+    ),
+    Mutation(
+        "an expiry that was undone can be undone again",
+        "redis.call('HDEL', key('task', id), 'reaped_token', 'avoid')",
+        "",
+        "adopt.lua",
+    ),
     Mutation("the token outlives the lease", "'state', 'QUEUED', 'token', ''", "'state', 'QUEUED'"),
     Mutation("the token outlives a backoff", "'state', 'SCHEDULED', 'token', ''", "'state', 'SCHEDULED'"),
     Mutation("the token outlives the end", "'state', state, 'token', '', 'ended'", "'state', state, 'ended'"),
@@ -92,7 +118,7 @@ BUDGETS = (
     Mutation("a loss counts as an attempt", "loss = {'losses', 'max_losses'}", "loss = {'attempts', 'max_losses'}"),
     Mutation("what no retry can help is retried", "not item.retryable or ", ""),
     Mutation("readopt doesn't give the loss back", "'losses', -1)", "'losses', 0)"),
-    Mutation("readopt leaves the loss's record", "redis.call('RPOP', key('attempts', item.id))", ""),
+    Mutation("readopt leaves the loss's record", "redis.call('RPOP', key('attempts', id))", ""),
     Mutation(
         "requeue keeps the attempts",
         "'attempts', 0, 'losses', 0, 'ooms', 0, 'ended_token', ''",
