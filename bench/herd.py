@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import os
 import sys
 import tempfile
@@ -39,7 +38,8 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
-from herd_parts.client import CHANNEL_OPTIONS, Client
+from parts.figures import percentile, progress
+from parts.herd_client import CHANNEL_OPTIONS, Client
 
 from tenure.proto import tenure_pb2, tenure_pb2_grpc
 
@@ -47,7 +47,7 @@ from tenure.proto import tenure_pb2, tenure_pb2_grpc
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from processes import MasterProcess, eventually, start_master
 
-WORKERS = Path(__file__).resolve().parent / "herd_parts" / "workers.py"
+WORKERS = Path(__file__).resolve().parent / "parts" / "herd_workers.py"
 # Calls that are due just before the kill may not be answered before it: they belong to the outage.
 MARGIN_SECONDS = 0.5
 # A p99 counts as back at the steady one when it is this close to it.
@@ -86,12 +86,6 @@ class Herd:
             if process.returncode is None:
                 process.kill()
             await process.wait()
-
-
-def percentile(values: Iterable[float], percent: float) -> float:
-    """By the nearest rank; NaN of nothing."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else math.nan
 
 
 class Account:
@@ -151,11 +145,6 @@ async def strike(options: argparse.Namespace, master: MasterProcess, herd: Herd,
     account.note_round(steady_from, killed, served)
     progress(f"round {len(account.back_seconds)}: away for {served - killed:.1f} s, all back {back:.1f} s later")
     await asyncio.sleep(max(0.0, served + options.after_seconds - time.monotonic()))
-
-
-def progress(text: str) -> None:
-    """For who waits."""
-    print(text, file=sys.stderr, flush=True)
 
 
 async def measure(options: argparse.Namespace, master: MasterProcess) -> bool:

@@ -1,4 +1,4 @@
-"""Many workers in one process: ``python bench/herd_parts/workers.py MASTER --workers 200 --slots 4``.
+"""Many workers in one process: ``python bench/parts/herd_workers.py MASTER --workers 200 --slots 4``.
 
 Each is the worker's own code (link, stream, holdings) over slots that only wait and a spool in memory. What happens to
 them is told on standard output, one JSON line each: ``up`` (a master has welcomed one) and ``lost`` (a running
