@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -81,7 +82,9 @@ async def sabotage(scene: Scene) -> None:
             ended = [each.decode() for each in client.zrange(f"{SHARD}:ended:{SEARCH}:SUCCEEDED", 0, 9)]
             gone = next(each for each in ended if each != altered)
             client.delete(f"{SHARD}:task:{gone}")
-            client.set(f"{SHARD}:outcome:{altered}", client.get(f"{SHARD}:outcome:{altered}").replace(b"0.", b"0.1", 1))
+            outcome = json.loads(client.get(f"{SHARD}:outcome:{altered}"))
+            outcome["metrics"]["fitness"] += 1
+            client.set(f"{SHARD}:outcome:{altered}", json.dumps(outcome))
 
     async def two_ended() -> bool:
         return len(await asyncio.to_thread(list, scene.client.tasks(SEARCH, ["SUCCEEDED"]))) >= 2
