@@ -38,7 +38,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
-from parts.figures import percentile, progress
+from parts.figures import LISTEN, percentile, progress
 from parts.herd_client import CHANNEL_OPTIONS, Client
 
 from tenure.proto import tenure_pb2, tenure_pb2_grpc
@@ -215,7 +215,7 @@ def main() -> None:
         if value <= 0:
             parser.error(f"--{name.replace('_', '-')} {value}: must be above 0")
     with tempfile.TemporaryDirectory(prefix="tenure-herd-") as scratch:
-        master = start_master(Path(scratch), log_level="warning")
+        master = start_master(Path(scratch), listen=LISTEN, log_level="warning")
         try:
             kept = asyncio.run(measure(options, master))
         finally:

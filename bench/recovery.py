@@ -36,7 +36,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from parts.figures import percentile, progress
+from parts.figures import LISTEN, percentile, progress
 
 # The tests know how to start, kill and restart a master and workers.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -56,7 +56,7 @@ class Scene:
 
     def __init__(self, root: Path) -> None:
         # None: as by default.
-        self.cluster = Cluster(root, lease_ttl_seconds=None, heartbeat_seconds=None, log_level=None)
+        self.cluster = Cluster(root, listen=LISTEN, lease_ttl_seconds=None, heartbeat_seconds=None, log_level=None)
         self._searches = 0
 
     async def add_worker(self, name: str) -> None:
