@@ -52,6 +52,8 @@ DISCARD_COUNT = 100
 # The store counts as away when no tick has succeeded for this many ticks.
 MISSED_TICKS_MAX = 4
 STOP_GRACE_SECONDS = 2.0
+# That the store was rolled back is believed on a worker's word once in so many leases' time.
+SUSPICION_TTLS = 3
 
 
 class Master:
@@ -84,7 +86,11 @@ class Master:
         self.polls = LongPolls(store, self.matchmaker, self.spawn)
         self.pusher = Pusher(self)
         self.rollback = RollbackAlarm(
-            metrics, settings.heartbeat_seconds, self.matchmaker.hold, self._ask_what_was_lost
+            metrics,
+            settings.heartbeat_seconds,
+            SUSPICION_TTLS * settings.lease_ttl_seconds,
+            self.matchmaker.hold,
+            self._ask_what_was_lost,
         )
         self.ticker = Ticker(store, settings, metrics, self.rollback.noticed)
         self.sweeper = Sweeper(store, settings, metrics)
@@ -148,6 +154,7 @@ class Master:
             self.retry,
             self.sessions.holders,
             self.census,
+            self.rollback,
         )
         self.sessions.add(session, held)
         return session

@@ -111,8 +111,10 @@ class Matchmaker:
         self._raise_hints(UNKNOWN_HINT)
 
     def hold(self, seconds: float) -> None:
-        """Claim nothing for so long from now."""
+        """Claim nothing for so long from now. Only the rollback alarm decides on that."""
         self._held_until = time.monotonic() + seconds
+        # Whatever is served right now goes on behind the hold.
+        self._wake.set()
 
     def note_workers(self, pool: Pool) -> None:
         """The live workers of all masters: what one lost lately waits for another that can serve it."""
@@ -137,8 +139,8 @@ class Matchmaker:
                 await asyncio.wait_for(self._wake.wait(), SAFETY_SECONDS)
             except TimeoutError:
                 self._raise_hints(1)
-            if (held_seconds := self._held_until - time.monotonic()) > 0:
-                await asyncio.sleep(held_seconds)
+            if self._held_seconds > 0:
+                await asyncio.sleep(self._held_seconds)
                 self._wake.set()
                 continue
             self._wake.clear()
@@ -148,12 +150,16 @@ class Matchmaker:
                 await self._give_back_unanswered()
                 groups = list(self._groups.values())
                 # In turns: a busy group keeps no other waiting.
-                while groups:
+                while groups and self._held_seconds <= 0:
                     groups = [group for group in groups if await self._serve(group)]
             except TenureError as error:
                 log.debug("matchmaker.interrupted", error=str(error))
                 await asyncio.sleep(0.1)
                 self.wake_all()
+
+    @property
+    def _held_seconds(self) -> float:
+        return self._held_until - time.monotonic()
 
     async def _give_back_unanswered(self) -> None:
         while self._unanswered:

@@ -12,6 +12,7 @@ import structlog
 from tenure.common import limits
 from tenure.common.errors import InvalidInput, StoreUnavailable, TenureError, Unavailable, UnknownWorker
 from tenure.master.loops.matchmaker import Consumer, Matchmaker
+from tenure.master.loops.rollback import RollbackAlarm
 from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.census import LeaseCensus
 from tenure.master.rpc.leases import Holders, StreamLeases
@@ -50,6 +51,7 @@ class Session:
         mode: active, cordoned or draining.
         holders: Kept up here, for all sessions of this master.
         census: Says what the store thinks the worker holds.
+        rollback: Hears of leases that are newer than the store.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Session:
         retry: RetryPolicy,
         holders: Holders,
         census: LeaseCensus,
+        rollback: RollbackAlarm,
     ) -> None:
         self.worker_id = registration.worker_id
         self.instance_id = registration.instance_id
@@ -72,6 +75,7 @@ class Session:
         self._settings = settings
         self._metrics = metrics
         self._matchmaker = matchmaker
+        self._rollback = rollback
         self._mode = mode
         self._wanted = 0
         self._outgoing: asyncio.Queue[worker_pb2.SessionDown | SessionEnd] = asyncio.Queue()
@@ -176,8 +180,8 @@ class Session:
     async def _greet(self, hello: worker_pb2.Hello) -> None:
         await self.leases.settle(hello.held, self.instance_id)
         if await self.leases.renew(hello.held):
-            # This master may be too young to have seen it. Others that come back hold leases that are QUEUED here.
-            self._matchmaker.hold(self._settings.heartbeat_seconds)
+            # This master may be too young to have seen the rollback itself.
+            self._rollback.suspected(f"worker {self.worker_id} has leases that are newer than the store")
 
     async def close(self, *, cut: bool) -> None:
         """The stream is gone. With ``cut`` its leases are left a short grace, for the worker to come back in."""

@@ -110,6 +110,22 @@ async def test_a_new_requirement_while_a_claim_is_under_way(scene: Scene) -> Non
     assert (await scene.next_grant()).task_id == task_id
 
 
+async def test_a_hold_that_begins_while_a_claim_is_under_way(scene: Scene) -> None:
+    """What is claimed stays claimed; the rest of the worker's slots wait."""
+    most = subject.TOKENS_PER_CONSUMER_MAX
+    for number in range(most + 1):
+        await scene.submit(key=f"k{number}")
+    scene.held = True
+    scene.matchmaker.want(scene.consumer("w"), most + 1)
+    gate = await scene.claims.get()
+    scene.matchmaker.hold(3600)
+    gate.set()
+    for _ in range(most):
+        await scene.next_grant()
+    assert len(await scene.store.tasks.leases()) == most
+    assert scene.claims.empty()
+
+
 async def test_groups_are_served_in_turns(scene: Scene) -> None:
     """One whose slots are filled again and again keeps no other waiting."""
     await scene.submit(key="gpu", requirements=Requirements(gpus=1))
