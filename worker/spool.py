@@ -58,8 +58,11 @@ class Spool:
     async def open(self) -> None:
         """Read what an earlier process left, and allocate the reserve.
 
+        What was left is to be delivered however full the disk is: the reserve may then fall short, until that is
+        forgotten.
+
         Raises:
-            OSError: The directory can't be used, or there is no room for the reserve.
+            OSError: The directory can't be used; or there is no room for the reserve, and nothing was left.
         """
         for outcome in await self._in_thread(self._files.open):
             self._pending[key_of(outcome)] = outcome
@@ -141,8 +144,15 @@ class _SpoolFiles:
         outcomes = list(self._read_all())
         self._free = sorted(self._directory.glob(f"*{_RESERVE}"))
         self._made = len(self._free)
-        while len(self._free) < self._reserve_files_min:
-            self._free.append(self._make_reserve())
+        try:
+            while len(self._free) < self._reserve_files_min:
+                self._free.append(self._make_reserve())
+        except OSError as error:
+            if not outcomes:
+                raise
+            log.warning(
+                "spool.reserve_short", reserved=len(self._free), slots=self._reserve_files_min, error=str(error)
+            )
         self._sync_directory()
         return outcomes
 

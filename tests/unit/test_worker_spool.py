@@ -26,6 +26,18 @@ async def open_spool(directory: Path, reserve: int = 2) -> Spool:
     return spool
 
 
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on no file can be made."""
+    real_open = os.open
+
+    def full(path: object, flags: int, *args: int, **kwargs: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_open(path, flags, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(spool_module.os, "open", full)
+
+
 async def test_outcomes_survive_the_process_in_the_order_they_ended(tmp_path: Path) -> None:
     spool = await open_spool(tmp_path)
     kept = [outcome(f"task {n}/ü", token=str(n)) for n in range(5)]
@@ -89,14 +101,7 @@ async def test_a_full_disk_takes_as_many_outcomes_as_are_reserved(
 ) -> None:
     spool = await open_spool(tmp_path, reserve=2)
     assert sorted(path.stat().st_size for path in tmp_path.iterdir()) == [RESERVE_BYTES, RESERVE_BYTES]
-    real_open = os.open
-
-    def full(path: object, flags: int, *args: int, **kwargs: int) -> int:
-        if flags & os.O_CREAT:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real_open(path, flags, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(spool_module.os, "open", full)
+    fill_disk(monkeypatch)
     for name in ("a", "b", "c"):
         await spool.put(outcome(name))
     assert spool.write_failures == 1
@@ -110,6 +115,28 @@ async def test_a_full_disk_takes_as_many_outcomes_as_are_reserved(
     again = await open_spool(tmp_path)
     assert [one.task_id for one in again.pending()] == ["b", "d"]
     await again.close()
+
+
+async def test_a_full_disk_keeps_no_outcome_from_the_next_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = await open_spool(tmp_path, reserve=2)
+    await spool.put(outcome("a"))
+    await spool.close()
+    fill_disk(monkeypatch)
+    again = await open_spool(tmp_path, reserve=2)
+    assert again.pending() == [outcome("a")]
+    again.forget(LeaseKey("a", "t"))
+    for name in ("b", "c"):
+        await again.put(outcome(name))
+    assert again.write_failures == 0, "the reserve is whole again"
+    await again.close()
+
+
+async def test_a_full_disk_with_nothing_to_deliver_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch)
+    with pytest.raises(OSError, match="No space"):
+        await open_spool(tmp_path)
 
 
 async def test_outcomes_beyond_the_reserve_and_larger_than_it_are_kept_too(tmp_path: Path) -> None:
