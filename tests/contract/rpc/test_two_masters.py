@@ -142,6 +142,32 @@ async def test_a_cordon_reaches_a_worker_that_the_other_master_pushes_to(
         await at_a.until(second, tenure_pb2.CANCELLED)
 
 
+async def test_both_masters_push_to_a_worker_whose_heartbeats_alternate(
+    pair: Pair, search: str, open_broker: OpenBroker
+) -> None:
+    """As behind a balancer: each master knows what it pushes itself and what the heartbeats that it hears name."""
+    at_a = open_broker(pair.a.address)
+    with MorphmlWorker(pair.a.address, search) as worker:
+        worker.start()
+        (first,) = await at_a.submit(search)
+        worker.wait_for_request(1)
+        worker.reconnect(pair.b.address)
+        worker.heartbeat()
+        later = await at_a.submit(search, 2)
+        worker.end(first)
+        # The one has seen the call end, the other hears of it here.
+        worker.heartbeat("idle", "")
+        worker.wait_for_request(3)
+        assert sorted(worker.running) == sorted(later)
+        worker.heartbeat()
+        for task_id in later:
+            worker.end(task_id)
+        for task_id in (first, *later):
+            found = await at_a.until(task_id, tenure_pb2.SUCCEEDED)
+            assert (found.attempts, found.losses, found.epoch) == (0, 0, 1)
+        assert worker.at_once_max == 2
+
+
 async def test_a_claim_or_a_success_at_the_other_master_revokes_here(
     pair: Pair, search: str, open_broker: OpenBroker, open_session: OpenSession
 ) -> None:
