@@ -18,7 +18,7 @@ from tenure.client.cli.output import (
     print_json_array,
     print_note,
     print_pairs,
-    print_table,
+    print_records,
     printable,
 )
 from tenure.common.errors import InvalidInput, WrongState
@@ -76,14 +76,7 @@ def list_(
     """
     wanted = parse_wanted(search, error_class, worker, since)
     with connect(master, timeout) as client:
-        records = find(client, wanted)
-        shown = islice(records, limit)
-        if output is OutputFormat.JSON:
-            print_json_array(shown)
-        else:
-            print_table(_COLUMNS, (_row(record) for record in shown), empty="no dead letters")
-        if next(records, None) is not None:
-            print_note(f"only the first {limit} are listed; --limit lists more")
+        print_records(find(client, wanted), limit, output, _COLUMNS, _row, empty="no dead letters")
 
 
 @app.command()

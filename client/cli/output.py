@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,6 +70,25 @@ def printable(text: str) -> str:
 def print_error(text: str) -> None:
     """``error: …`` on stderr."""
     sys.stderr.write(f"error: {printable(text)}\n")
+
+
+def print_records(
+    records: Iterator[Any],
+    limit: int,
+    output: OutputFormat,
+    columns: Sequence[str],
+    row: Callable[[Any], Sequence[str]],
+    *,
+    empty: str,
+) -> None:
+    """The first ``limit`` records as JSON or as a table, and a word on stderr if there are more."""
+    shown = itertools.islice(records, limit)
+    if output is OutputFormat.JSON:
+        print_json_array(shown)
+    else:
+        print_table(columns, (row(record) for record in shown), empty=empty)
+    if next(records, None) is not None:
+        print_note(f"only the first {limit} are listed; --limit lists more")
 
 
 def print_note(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,7 @@ from tenure.client.cli.options import (
     TimeoutOption,
     connect,
 )
-from tenure.client.cli.output import OutputFormat, ago, print_json, print_json_array, print_note, print_table
+from tenure.client.cli.output import OutputFormat, ago, print_json, print_json_array, print_records, print_table
 from tenure.common.errors import InvalidInput
 from tenure.common.exits import ExitCode
 from tenure.common.states import TaskState
@@ -99,14 +98,7 @@ def list_(
       tenure tasks list --search first --state QUEUED --state LEASED --limit 1000 --output json
     """
     with connect(master, timeout) as client:
-        records = client.tasks(search, state or ())
-        shown = islice(records, limit)
-        if output is OutputFormat.JSON:
-            print_json_array(shown)
-        else:
-            print_table(_COLUMNS, (_row(record) for record in shown), empty="no tasks")
-        if next(records, None) is not None:
-            print_note(f"only the first {limit} tasks are listed; --limit lists more")
+        print_records(iter(client.tasks(search, state or ())), limit, output, _COLUMNS, _row, empty="no tasks")
 
 
 @app.command()

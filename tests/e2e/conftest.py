@@ -1,10 +1,16 @@
-"""A cluster for each test."""
+"""A cluster for each test, or a small fleet for the tests of one file."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 from cluster import Cluster
+from command_line import CommandLine
+
+from tenure.client.demo.processes import Fleet
+
+TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest_asyncio.fixture
@@ -15,3 +21,17 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         yield made
     finally:
         await made.destroy()
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A master, and a worker whose evaluations do what their config says."""
+    with Fleet(tmp_path_factory.mktemp("broker")) as fleet:
+        fleet.start_master().wait_ready()
+        fleet.start_worker("--evaluator", "evaluators:evaluate", "--python-path", str(TESTS)).wait_ready()
+        yield fleet
+
+
+@pytest.fixture
+def tenure(fleet: Fleet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    return CommandLine(fleet.master.facts["grpc"], capsys, monkeypatch)

@@ -19,20 +19,6 @@ GRAPH = {"nodes": [{"id": "a", "operation": "dense", "params": {"units": 10}}]}
 STRANGE_ID = "0-" + "0" * 26
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A master, and a worker whose evaluations do what their config says."""
-    with Fleet(tmp_path_factory.mktemp("broker")) as fleet:
-        fleet.start_master().wait_ready()
-        fleet.start_worker("--evaluator", "evaluators:evaluate", "--python-path", str(TESTS)).wait_ready()
-        yield fleet
-
-
-@pytest.fixture
-def tenure(fleet: Fleet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(fleet.master.facts["grpc"], capsys, monkeypatch)
-
-
 @pytest.fixture
 def search(request: pytest.FixtureRequest, tenure: CommandLine) -> Iterator[str]:
     """A search of the test's own, whose tasks are not tried again."""
