@@ -93,7 +93,8 @@ handle:
   atomic {
     if
     :: !master_alive[m] -> break_stream(w)
-    :: master_alive[m] -> readopt(lease, w, verdict); tell_renewed(w, verdict, lease)
+    /* The process that sent it may be an earlier one; no configuration has both crashes and rollbacks. */
+    :: master_alive[m] -> readopt(lease, w, INSTANCE(w, workers[w].process), verdict); tell_renewed(w, verdict, lease)
     fi;
     goto serve
   };
@@ -128,7 +129,7 @@ greet:
     :: run_held -> renew(run_held, w, verdict)
     fi;
     if
-    :: run_held && verdict == OPEN -> readopt(run_held, w, verdict)
+    :: run_held && verdict == OPEN -> readopt(run_held, w, INSTANCE(w, process), verdict)
     :: else
     fi;
     if
@@ -142,7 +143,7 @@ greet:
     :: kept_held -> renew(kept_held, w, verdict)
     fi;
     if
-    :: kept_held && verdict == OPEN -> readopt(kept_held, w, verdict)
+    :: kept_held && verdict == OPEN -> readopt(kept_held, w, INSTANCE(w, process), verdict)
     :: else
     fi;
     if

@@ -10,7 +10,7 @@ typedef Store {
   byte epoch;
   byte token;         /* 0: none */
   byte worker;        /* of the lease; NOBODY without one */
-  byte instance;      /* the worker's process at the last claim */
+  byte instance;      /* the worker's process at the last claim, or at the readoption of a lease that the store had lost */
   bit cancelling;
   byte attempts;
   byte losses;
@@ -100,12 +100,12 @@ inline lease_for(lease) {
 #define AHEAD_OF_STORE(lease) (epoch_of[lease] > s.epoch)
 
 /* adopt; of a lease that was reaped undo_expiry, too */
-inline adopt(lease, who) {
+inline adopt(lease, who, which) {
   /* Nobody was given the task since, or the store has gone back behind this lease's claim. */
   assert(s.last == lease || !WAS_GIVEN(lease));
   if
   :: REAPED(lease) -> assert(s.losses > 0); s.losses--
-  :: else
+  :: else -> s.instance = which
   fi;
   s.state = LEASED;
   s.token = token_of[lease];
@@ -119,7 +119,7 @@ inline adopt(lease, who) {
 /* readopt_to_end: the report came later than the reaper */
 inline readopt_if_late(lease, who) {
   if
-  :: REAPED(lease) -> adopt(lease, who)
+  :: REAPED(lease) -> adopt(lease, who, 0)
   :: else
   fi
 }
@@ -215,7 +215,7 @@ inline renew(lease, who, verdict) {
 }
 
 /* ---- readopt.lua: of a task that is LEASED, too, if the holder is ahead of the store ----------------------------- */
-inline readopt(lease, who, verdict) {
+inline readopt(lease, who, which, verdict) {
   if
   :: HOLDS(lease) -> verdict = READOPTED
   :: ENDED(s.state) -> verdict = FINISHED
@@ -223,7 +223,7 @@ inline readopt(lease, who, verdict) {
   :: else ->
     assert(!REAPED(lease) || !WAS_ANSWERED(lease));  /* there is a run to go on, or a report of its end to come */
     verdict = (AHEAD_OF_STORE(lease) -> AHEAD : READOPTED);
-    adopt(lease, who)
+    adopt(lease, who, which)
   fi;
   SAY("readopt", lease, who, 0, verdict)
 }

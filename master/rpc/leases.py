@@ -32,7 +32,7 @@ class StreamLeases:
     """Leases that were seen on one stream.
 
     Args:
-        worker_id: Whose.
+        worker_id, instance_id: Whose, and which start of it.
         holders: Kept up here.
         census: Says what the store thinks the worker holds.
         send: Takes a message for the worker, as SessionDown's fields.
@@ -41,6 +41,7 @@ class StreamLeases:
     def __init__(
         self,
         worker_id: str,
+        instance_id: str,
         store: Store,
         settings: MasterSettings,
         metrics: MasterMetrics,
@@ -50,6 +51,7 @@ class StreamLeases:
         send: Callable[..., None],
     ) -> None:
         self._worker_id = worker_id
+        self._instance_id = instance_id
         self._store = store
         self._settings = settings
         self._metrics = metrics
@@ -104,7 +106,7 @@ class StreamLeases:
         Raises:
             StoreUnavailable: Nothing is known; nothing was told.
         """
-        renewed = await renew(self._store, self._metrics, messages, self._worker_id)
+        renewed = await renew(self._store, self._metrics, messages, self._worker_id, self._instance_id)
         now = time.monotonic()
         for row, verdict in renewed:
             if verdict in HELD:
@@ -157,7 +159,7 @@ class StreamLeases:
             )
         )
 
-    async def settle(self, named: Iterable[worker_pb2.Renewal], instance_id: str) -> None:
+    async def settle(self, named: Iterable[worker_pb2.Renewal]) -> None:
         """Settle what the store says this worker holds and its hello doesn't name: leases that were given to this very
         process never reached it and go back to the queue, those of an earlier process died with it.
 
@@ -168,8 +170,8 @@ class StreamLeases:
         unnamed = [lease for lease in await self._census.leases_of(self._worker_id) if lease.token not in tokens]
         if not unnamed:
             return
-        lost = [lease for lease in unnamed if lease.instance_id == instance_id]
-        orphans = [lease for lease in unnamed if lease.instance_id != instance_id]
+        lost = [lease for lease in unnamed if lease.instance_id == self._instance_id]
+        orphans = [lease for lease in unnamed if lease.instance_id != self._instance_id]
         for lease in lost:
             await self._store.tasks.release(Release(lease.task_id, lease.token, self._worker_id))
         await end_orphans(self._store, self._metrics, orphans, self._retry)

@@ -26,16 +26,16 @@ _REASONS = {
 
 
 async def renew(
-    store: Store, metrics: MasterMetrics, messages: Iterable[worker_pb2.Renewal], worker_id: str
+    store: Store, metrics: MasterMetrics, messages: Iterable[worker_pb2.Renewal], worker_id: str, instance_id: str
 ) -> Renewed:
-    """Renew what a worker says it holds.
+    """Renew what a process of a worker says it holds.
 
     Only legacy peers live without tokens, and they don't send renewals: one that names no token holds nothing.
 
     Raises:
         StoreUnavailable: Nothing is known; the lease clock stands still meanwhile.
     """
-    rows = [read_renewal(each, worker_id) for each in messages]
+    rows = [read_renewal(each, worker_id, instance_id) for each in messages]
     named = [row for row in rows if row.token]
     verdicts = dict(zip(map(id, named), await store.tasks.renew_all(named), strict=True))
     renewed = [(row, verdicts.get(id(row), RenewVerdict.LOST)) for row in rows]

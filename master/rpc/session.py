@@ -70,7 +70,9 @@ class Session:
         self.worker_id = registration.worker_id
         self.instance_id = registration.instance_id
         self.session_id = registration.fields["session"]
-        self.leases = StreamLeases(self.worker_id, store, settings, metrics, retry, holders, census, self._send)
+        self.leases = StreamLeases(
+            self.worker_id, self.instance_id, store, settings, metrics, retry, holders, census, self._send
+        )
         self._store = store
         self._settings = settings
         self._metrics = metrics
@@ -178,7 +180,7 @@ class Session:
             self.end(error)
 
     async def _greet(self, hello: worker_pb2.Hello) -> None:
-        await self.leases.settle(hello.held, self.instance_id)
+        await self.leases.settle(hello.held)
         if await self.leases.renew(hello.held):
             # This master may be too young to have seen the rollback itself.
             self._rollback.suspected(f"worker {self.worker_id} has leases that are newer than the store")

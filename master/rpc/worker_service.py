@@ -80,7 +80,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         if verdict == "SUPERSEDED":
             # A legacy process that shares its id with a newer one must stop; one of ours is told the same way.
             return worker_pb2.HeartbeatResponse(acknowledged=False, should_continue=False)
-        renewed = await renew(master.store, master.metrics, request.renewals, worker_id)
+        renewed = await renew(master.store, master.metrics, request.renewals, worker_id, request.instance_id)
         if request.instance_id:
             held = [row for row, verdict in renewed if verdict in HELD]
             tokens = frozenset(row.token for row, _ in renewed)

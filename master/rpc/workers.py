@@ -95,7 +95,7 @@ def heartbeat_fields(request: worker_pb2.HeartbeatRequest) -> dict[str, str]:
     return fields
 
 
-def read_renewal(message: worker_pb2.Renewal, worker_id: str) -> Renewal:
+def read_renewal(message: worker_pb2.Renewal, worker_id: str, instance_id: str) -> Renewal:
     """A lease that its holder still has. Progress metrics that are no finite numbers, or have names too long, are left
     out."""
     progress = ""
@@ -113,7 +113,9 @@ def read_renewal(message: worker_pb2.Renewal, worker_id: str) -> Renewal:
                 "metrics": dict(list(metrics.items())[: limits.METRICS_ENTRIES_MAX]),
             }
         )
-    return Renewal(message.task_id, message.lease_token, message.epoch, worker_id, progress, message.origin)
+    return Renewal(
+        message.task_id, message.lease_token, message.epoch, worker_id, progress, message.origin, instance_id
+    )
 
 
 def _check_range(value: int, field: str, least: int, most: int) -> None:

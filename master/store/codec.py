@@ -217,6 +217,7 @@ def renew_arguments(ttl_ms: int, items: list[Renewal]) -> Arguments:
             "token": item.token,
             "epoch": item.epoch,
             "worker": item.worker_id,
+            "instance": item.instance_id,
         }
         if item.progress:
             row["progress"] = item.progress

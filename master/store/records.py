@@ -224,7 +224,8 @@ class Release:
 
 @dataclass(frozen=True)
 class Renewal:
-    """A lease that its holder still has. ``progress`` is JSON text {step, total, metrics} or empty."""
+    """A lease that its holder still has. ``progress`` is JSON text {step, total, metrics} or empty, ``instance_id`` the
+    process that says so."""
 
     task_id: str
     token: str
@@ -232,6 +233,7 @@ class Renewal:
     worker_id: str
     progress: str = ""
     origin: str = ""
+    instance_id: str = ""
 
 
 @dataclass(frozen=True)

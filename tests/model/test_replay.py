@@ -155,7 +155,8 @@ class Replay:
             case "release":
                 return str((await self.tasks.release(release(self.grants[call.lease], worker)))[0])
             case "renew" | "readopt":
-                return await self.alone(call.script, renewal(self.grants[call.lease], worker))
+                held = renewal(self.grants[call.lease], worker, instance_id=call.task["instance"])
+                return await self.alone(call.script, held)
             case "checkpoint":
                 return await self.checkpoint(call)
             case "cancel":

@@ -93,11 +93,11 @@ class Session:
     ) -> None:
         self.master = master
         self._worker_id = worker_id
-        self._instance = instance
         self._tell = tell
         self._take = take
         self.leases = StreamLeases(
             worker_id,
+            instance,
             master.store,
             master.settings,
             master.metrics,
@@ -111,7 +111,7 @@ class Session:
 
     async def greet(self, held: list[worker_pb2.Renewal]) -> None:
         """What a hello sets off: what the store thinks the worker has is settled, what it has is renewed."""
-        await self.leases.settle(held, self._instance)
+        await self.leases.settle(held)
         await self.leases.renew(held)
 
     def want(self, slots: int) -> None:

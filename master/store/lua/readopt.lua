@@ -8,7 +8,7 @@
 -- @include lib/base.lua lib/queue.lua lib/leave.lua lib/adopt.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
--- ARGV[1]  JSON {ttl, items: [{id, token, worker, epoch}]}; ttl in ms
+-- ARGV[1]  JSON {ttl, items: [{id, token, worker, instance, epoch}]}; ttl in ms
 -- Replies  [word, …]: READOPTED, AHEAD (readopted, and the store must have been rolled back), LOST, FINISHED or UNKNOWN
 -- Events   readopt
 -- Retry    safe: a lease that was given back is renewed from then on

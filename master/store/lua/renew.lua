@@ -4,7 +4,7 @@
 -- @include lib/base.lua lib/queue.lua lib/leave.lua lib/orphans.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
--- ARGV[1]  JSON {ttl, items: [{id, token, worker, epoch, progress, origin}]}; ttl in ms; `progress` is JSON text or
+-- ARGV[1]  JSON {ttl, items: [{id, token, worker, instance, epoch, progress, origin}]}; ttl in ms; `progress` is JSON text or
 --          absent, so is `origin`
 -- Replies  [word, …]: OK, CANCEL (renewed, but somebody wants it stopped), LOST (somebody else holds it), OPEN (nobody
 --          holds it, or somebody of an earlier epoch: readopt may give it back), FINISHED, ORPHAN (the store has lost
@@ -22,8 +22,8 @@ local function renew_orphan(item)
     local open = state == 'QUEUED' or state == 'SCHEDULED' or state == 'LEASED'
     return open and 'ORPHAN' or 'FINISHED'
   end
-  keep_orphan(item.origin, {id = item.id, token = item.token, worker = item.worker, epoch = item.epoch,
-    expiry = lease_ms() + call.ttl}, now)
+  keep_orphan(item.origin, {id = item.id, token = item.token, worker = item.worker, instance = item.instance,
+    epoch = item.epoch, expiry = lease_ms() + call.ttl}, now)
   return 'ORPHAN'
 end
 

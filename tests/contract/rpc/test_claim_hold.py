@@ -39,3 +39,22 @@ async def test_hellos_that_show_newer_leases_again_and_again_hold_claims_once(
     (rolled_back,) = master.logged("store.rolled_back")
     assert "newer" in rolled_back["why"]
     assert "tenure_store_rollbacks_total 1.0" in master.get("/metrics")[1]
+
+
+async def test_a_newer_lease_is_of_the_process_that_showed_it(
+    own_master: StartMaster, open_broker: OpenBroker, open_session: OpenSession
+) -> None:
+    """Should that process not know the lease any more at its next hello, then it goes back and burns nothing."""
+    master = own_master()
+    broker = open_broker(master.address)
+    (task_id,) = await broker.submit("shown")
+    earlier = await open_session("earlier", at=master, want=1)
+    task = await earlier.hear_task()
+    await broker.api.PauseSearch(tenure_pb2.SearchName(name="shown"))
+    assert (await earlier.end(task, worker_pb2.OUTCOME_RELEASE)).verdict == worker_pb2.VERDICT_OK
+    newer = worker_pb2.Renewal(task_id=task_id, lease_token="a" * 32, epoch=5)
+    shows = await open_session("later", at=master, instance_id="process", held=[newer])
+    assert shows.renewed.renewed == 1
+    await open_session("later", at=master, instance_id="process")
+    found = await broker.task(task_id)
+    assert (found.state, found.epoch, found.losses) == (tenure_pb2.QUEUED, 5, 0)

@@ -14,7 +14,7 @@ from store_scene import SOON, Scene, success
 
 from tenure.common.errors import CursorExpired
 from tenure.common.states import TaskState
-from tenure.master.store.records import FailureKind, Grant, RenewVerdict, Verdict
+from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest, FailureKind, Grant, RenewVerdict, Verdict
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -138,6 +138,43 @@ class TestHolderIsAhead:
             await scene.tasks.requeue([grant.task_id])
         (successor,) = await scene.claim("w3")
         assert successor.epoch > grant.epoch
+
+
+class TestInstance:
+    """A hello settles leases by the process that they were given to; an earlier claim's says nothing of this one."""
+
+    @staticmethod
+    async def instance(scene: Scene) -> str:
+        (lease,) = await scene.tasks.leases()
+        return lease.instance_id
+
+    @pytest.mark.parametrize("given", ["w2's process", ""])
+    async def test_of_a_lease_that_the_store_had_lost_is_its_holder_s(self, scene: Scene, given: str) -> None:
+        await scene.submit()
+        (first,) = await scene.tasks.claim(ClaimRequest("w1", ["a" * 32], [DEFAULT_CLASS], instance_id="w1's process"))
+        before = scene.snapshot()
+        await scene.release(first)
+        (second,) = await scene.claim("w2")
+        scene.roll_back(before)
+        assert await scene.renew(second, "w2", instance_id=given) == RenewVerdict.AHEAD
+        assert await self.instance(scene) == given
+
+    async def test_of_a_lease_that_was_reaped_is_that_of_its_claim(self, scene: Scene) -> None:
+        await scene.submit()
+        (grant,) = await scene.tasks.claim(ClaimRequest("w1", ["a" * 32], [DEFAULT_CLASS], instance_id="p"))
+        await scene.expire_all()
+        assert await scene.renew(grant) == RenewVerdict.READOPTED
+        assert await self.instance(scene) == "p"
+
+    async def test_of_an_orphan_s_lease_is_its_holder_s(self, scene: Scene) -> None:
+        spec = scene.spec()
+        before = scene.snapshot()
+        await scene.tasks.submit("s", [spec])
+        (grant,) = await scene.claim("w1")
+        scene.roll_back(before)
+        assert await scene.renew(grant, origin=grant.origin, instance_id="p") == RenewVerdict.ORPHAN
+        await scene.tasks.submit("s", [spec])
+        assert await self.instance(scene) == "p"
 
 
 class TestGivenAwaySince:

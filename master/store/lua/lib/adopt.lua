@@ -1,12 +1,13 @@
 -- How a holder gets its lease (again) without a claim. Needs base, queue and leave.
 
--- The epoch never falls, so that the next claim's is above every epoch that a holder has shown. `leased`: since when, on
--- the wall.
+-- The epoch never falls, so that the next claim's is above every epoch that a holder has shown. Without an instance the
+-- holder's is that of the claim. `leased`: since when, on the wall.
 local function adopt(id, task, holder, expiry, leased)
   leave(id, task)
   local epoch = int(math.max(holder.epoch, tonumber(task.epoch)))
   redis.call('HSET', key('task', id), 'state', 'LEASED', 'token', holder.token, 'epoch', epoch,
     'worker', holder.worker, 'leased', int(leased), 'legacy', '0')
+  if holder.instance then redis.call('HSET', key('task', id), 'instance', holder.instance) end
   redis.call('HDEL', key('task', id), 'reaped_token', 'avoid')
   redis.call('ZADD', key('leases'), int(expiry), id)
   recount(task.search, task.state, 'LEASED')
@@ -25,7 +26,8 @@ end
 local function undo_expiry(id, task, holder, expiry)
   redis.call('HINCRBY', key('task', id), 'losses', -1)
   redis.call('RPOP', key('attempts', id))
-  adopt(id, task, holder, expiry, tonumber(task.leased))
+  local same = {token = holder.token, worker = holder.worker, epoch = holder.epoch}
+  adopt(id, task, same, expiry, tonumber(task.leased))
 end
 
 -- Whether `item` is the outcome of that lease. Its worker's report was on the way, or waited for the store, while the

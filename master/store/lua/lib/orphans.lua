@@ -3,7 +3,7 @@
 -- A task's origin is JSON [search, key, digest of its payload]: what it is, whatever its id. The worker was told it with
 -- the task and says it back. An orphan waits for its task to be submitted again, from the same origin:
 --
--- orphans     origin -> JSON {id, token, worker, epoch, expiry, success}; the lease as its holder told it last, until
+-- orphans     origin -> JSON {id, token, worker, instance, epoch, expiry, success}; the lease as its holder told it last, until
 --             `expiry` on the lease clock; `success` (as complete.lua has it) once there is one
 -- orphans-at  origins by wall time, for retention
 local ORPHANS_MAX = 10000
