@@ -19,7 +19,6 @@ from tenure import __version__
 from tenure.common.addresses import Address
 from tenure.common.cancelling import cancel_all
 from tenure.common.errors import TenureError, Unavailable
-from tenure.master.core.matching import live_pool
 from tenure.master.loops.follower import Follower
 from tenure.master.loops.matchmaker import Matchmaker
 from tenure.master.loops.pusher import Pusher
@@ -45,7 +44,6 @@ log = structlog.get_logger()
 
 SERVICES = ("morphml.distributed.MasterService", "tenure.v1.TenureService")
 # The whole registry is read: not for every event.
-WORKERS_SECONDS_MIN, WORKERS_SECONDS_MAX = 1.0, 30.0
 CLASSES_SECONDS_MIN, CLASSES_SECONDS_MAX = 0.05, 1.0
 DISCARD_SECONDS = 5.0
 DISCARD_COUNT = 100
@@ -78,7 +76,6 @@ class Master:
         self.stopping = False
         self.died = asyncio.Event()
         self._submitted = asyncio.Event()
-        self._workers_changed = asyncio.Event()
         self.retry = RetryPolicy(round(settings.retry_base_seconds * 1000), round(settings.retry_max_seconds * 1000))
         self.sessions = SessionTable(metrics)
         self.census = LeaseCensus(store)
@@ -120,7 +117,6 @@ class Master:
             self.matchmaker.run(),
             self.sweeper.run(),
             self._refresh_classes(),
-            self._refresh_workers(),
             self._discard_checkpoints(),
             self._report_health(),
             self.store.events.follow_workers(self._note_worker_event),
@@ -193,8 +189,6 @@ class Master:
         self.matchmaker.note_event(event)
         self.sessions.note_event(event)
         self.pusher.note_event(event)
-        if event.transition in ("expire", "fail"):
-            self._workers_changed.set()
         if event.transition == "submit":
             self._submitted.set()
         elif event.transition == "search":
@@ -202,7 +196,6 @@ class Master:
 
     def _note_worker_event(self, event: Mapping[str, str]) -> None:
         """A registration or a change of mode, perhaps at another master."""
-        self._workers_changed.set()
         session = self.sessions.get(event["worker"])
         if event["event"] == "mode":
             self.pusher.note_mode(event["worker"])
@@ -230,19 +223,6 @@ class Master:
             except TenureError as error:
                 log.debug("master.classes_interrupted", error=str(error))
             await asyncio.sleep(CLASSES_SECONDS_MIN)
-
-    async def _refresh_workers(self) -> None:
-        """After registrations, changes of mode and losses: who else could serve what a worker lost?"""
-        while True:
-            try:
-                ttl = self.settings.lease_ttl_ms
-                self.matchmaker.note_workers(live_pool(await self.store.workers.find(), ttl))
-            except TenureError as error:
-                log.debug("master.workers_interrupted", error=str(error))
-            await asyncio.sleep(WORKERS_SECONDS_MIN)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._workers_changed.wait(), WORKERS_SECONDS_MAX)
-            self._workers_changed.clear()
 
     async def _discard_checkpoints(self) -> None:
         """Have some connected worker delete the checkpoints of tasks that were cancelled or forgotten."""

@@ -9,6 +9,7 @@ single new task doesn't make ten thousand waiting workers ask).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from tenure.common.errors import TenureError
 from tenure.common.ids import new_lease_token
 from tenure.common.limits import BATCH_TASKS_MAX
 from tenure.common.spec import Requirements
-from tenure.master.core.matching import Capabilities, Pool, servable_classes
+from tenure.master.core.matching import Capabilities, servable_classes
 from tenure.master.metrics import MasterMetrics
 from tenure.master.store import Store
 from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest, Grant, Grants, TaskEvent
@@ -82,7 +83,6 @@ class Matchmaker:
         # Tokens of claims whose answer was lost: whatever they were granted goes back before anything else.
         self._unanswered: list[str] = []
         self._held_until = 0.0
-        self._pool = Pool({})
 
     def want(self, consumer: Consumer, slots: int) -> None:
         """The consumer has this many free slots now; replaces what was said before."""
@@ -115,10 +115,6 @@ class Matchmaker:
         self._held_until = time.monotonic() + seconds
         # Whatever is served right now goes on behind the hold.
         self._wake.set()
-
-    def note_workers(self, pool: Pool) -> None:
-        """The live workers of all masters: what one lost lately waits for another that can serve it."""
-        self._pool = pool
 
     def note_classes(self, classes: dict[str, Requirements]) -> None:
         """The requirement classes in use. New ones regroup the consumers."""
@@ -212,12 +208,26 @@ class Matchmaker:
             group.hint = min(group.hint + max(hint - granted, 1), UNKNOWN_HINT)
         return group.hint > 0
 
-    def _elsewhere(self, consumer: Consumer, group: _Group) -> tuple[str, ...]:
-        """Classes whose lost tasks this worker need not take back: another one waits here and can serve them."""
-        waiting = (other for each in self._groups.values() for other in each.consumers if other.slots > 0)
-        if all(other.worker_id == consumer.worker_id for other in waiting):
-            return ()
-        return self._pool.elsewhere(consumer.worker_id, group.classes, self._classes)
+    def _waiting(self, group: _Group, batch: Sequence[tuple[Consumer, int]]) -> dict[str, set[str]]:
+        """For each class of the group two workers that wait for it here at this moment, or fewer.
+
+        What a worker lost lately is left to another one that waits. One that lives but is busy, or only seems to live,
+        would let the task wait for nobody. Workers of other masters hear of the task by themselves; this one may be
+        faster.
+        """
+        waiting: dict[str, set[str]] = {name: set() for name in group.classes}
+        for each in self._groups.values():
+            queued = (consumer for consumer in each.consumers if consumer.slots > 0)
+            claiming = (consumer for consumer, _ in batch) if each is group else ()
+            two: set[str] = set()
+            for consumer in itertools.chain(claiming, queued):
+                two.add(consumer.worker_id)
+                if len(two) == 2:
+                    break
+            for name in each.classes:
+                if name in waiting:
+                    waiting[name] |= two
+        return waiting
 
     def _next_batch(self, group: _Group) -> list[tuple[Consumer, int]]:
         """Consumers from the front, with how much each asks for, up to the hint and one script's batch."""
@@ -235,6 +245,7 @@ class Matchmaker:
 
     async def _claim(self, group: _Group, batch: Sequence[tuple[Consumer, int]]) -> int:
         started = time.perf_counter()
+        waiting = self._waiting(group, batch)
         requests = [
             ClaimRequest(
                 consumer.worker_id,
@@ -242,7 +253,7 @@ class Matchmaker:
                 list(group.classes),
                 consumer.legacy,
                 consumer.instance_id,
-                self._elsewhere(consumer, group),
+                [name for name, workers in waiting.items() if workers - {consumer.worker_id}],
             )
             for consumer, count in batch
         ]

@@ -76,7 +76,7 @@ class Submitted:
 class ClaimRequest:
     """One worker asks for tasks; it is given at most ``len(tokens)``.
 
-    ``elsewhere``: the classes that another live worker can serve, too. Of those it is not given what it lost lately.
+    ``elsewhere``: the classes that another worker waits for, too. Of those it is not given what it lost lately.
     """
 
     worker_id: str

@@ -5,7 +5,7 @@
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON {ttl, requests: [{worker, instance, legacy, classes: […], tokens: […], elsewhere: […]}]}; ttl in ms; a request
 --          is given at most as many tasks as it brings tokens; 100 tokens in all. `elsewhere` are the classes that
---          another live worker can serve, too; absent = none
+--          another worker waits for, too; absent = none
 -- Replies  for each request [[task id, token, epoch, attempt, search, timeout, progress deadline, payload,
 --          [checkpoint JSON, …], key, payload's digest], …], newest first; empty when nothing is ready. The last
 --          may be the word PASSED_OVER: tasks wait that this worker lost lately, for another to ask
@@ -31,9 +31,9 @@ end
 local PASSED_OVER_MAX = 100
 local may_pass_over = PASSED_OVER_MAX
 
--- Whether this worker lost the task less than a lease's time ago and another could have it. That others exist is the
--- caller's word, by the registry of all masters' workers: it may be out of date, or they may be busy for hours, and so
--- it is believed for a lease's time only. Alone, a worker is given its lost task at once.
+-- Whether this worker lost the task less than a lease's time ago and another could have it. That another waits is the
+-- caller's word; it may be out of date, so it is believed for a lease's time only. Alone, a worker is given its lost
+-- task at once.
 local function avoids(avoid, request, class)
   if not request.elsewhere then return false end
   local since, worker = string.match(avoid, '^(%d+):(.*)$')

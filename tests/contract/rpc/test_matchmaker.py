@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from raw_peers import GRAPH
+from store_scene import failure
 
 from tenure.common.spec import Requirements, TaskSpec
 from tenure.master.core.matching import Capabilities
@@ -18,7 +19,7 @@ from tenure.master.loops import matchmaker as subject
 from tenure.master.loops.matchmaker import Consumer, Matchmaker
 from tenure.master.metrics import MasterMetrics
 from tenure.master.store import Store
-from tenure.master.store.records import Grant, TaskEvent
+from tenure.master.store.records import FailureKind, Grant, TaskEvent
 
 
 class Scene:
@@ -162,3 +163,48 @@ async def test_waiting_slots_are_counted(scene: Scene) -> None:
     scene.announce(await scene.submit())
     await scene.next_grant()
     assert waiting() == 2
+
+
+class TestLostTask:
+    """It is left to another worker only where one waits for it."""
+
+    @staticmethod
+    async def lost_by(scene: Scene, loser: Consumer) -> str:
+        """A task that this worker was given and lost; it is queued, and nobody has heard so."""
+        task_id = await scene.submit()
+        scene.announce(task_id)
+        scene.matchmaker.want(loser, 1)
+        grant = await scene.next_grant()
+        await scene.store.tasks.fail(failure(grant, loser.worker_id, kind=FailureKind.LOSS))
+        return task_id
+
+    async def test_alone_its_worker_is_given_it_again_at_once(self, scene: Scene) -> None:
+        loser = scene.consumer("loser")
+        task_id = await self.lost_by(scene, loser)
+        scene.matchmaker.want(loser, 1)
+        assert (await scene.next_grant()).task_id == task_id
+
+    async def test_one_that_left_or_can_not_run_it_is_not_waited_for(self, scene: Scene) -> None:
+        loser, gone = scene.consumer("loser"), scene.consumer("gone")
+        task_id = await self.lost_by(scene, loser)
+        scene.matchmaker.want(gone, 1)
+        scene.matchmaker.leave(gone)
+        scene.matchmaker.want(loser, 1)
+        assert (await scene.next_grant()).task_id == task_id
+
+    @pytest.mark.parametrize("first", ["loser", "other"])
+    @pytest.mark.parametrize("hint", [1, 100], ids=["apart", "in one claim"])
+    async def test_another_that_waits_gets_it(self, scene: Scene, first: str, hint: int) -> None:
+        loser = scene.consumer("loser")
+        task_id = await self.lost_by(scene, loser)
+        # Both wait before anything is claimed for them.
+        scene.matchmaker.hold(0.2)
+        other = scene.consumer("other")
+        for consumer in (loser, other) if first == "loser" else (other, loser):
+            scene.matchmaker.want(consumer, 1)
+        if hint > 1:
+            scene.matchmaker.wake_all()
+        grant = await scene.next_grant()
+        assert grant.task_id == task_id
+        (lease,) = await scene.store.tasks.leases()
+        assert lease.worker_id == "other"

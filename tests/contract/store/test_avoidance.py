@@ -7,8 +7,6 @@ import itertools
 import pytest
 from store_scene import Scene
 
-from tenure.common.spec import Requirements
-from tenure.master.core.matching import Capabilities, Pool
 from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest, FailureKind, Grants, RenewVerdict
 
 TTL_MS = 30_000
@@ -101,13 +99,3 @@ async def test_a_holder_that_is_back_has_not_lost_it(scene: Scene) -> None:
     assert await scene.renew(grant) == RenewVerdict.READOPTED
     await scene.release(grant)
     assert [each.task_id for each in await ask(scene, "w1")] == [grant.task_id]
-
-
-def test_who_else_can_serve_a_class() -> None:
-    known = {"-": Requirements(), "gpu": Requirements(1), "north": Requirements(0, {"site": "north"})}
-    pool = Pool({"a": Capabilities(1), "b": Capabilities(), "c": Capabilities(0, {"site": "north"})})
-    assert pool.elsewhere("a", known, known) == ("-", "north")
-    assert pool.elsewhere("b", known, known) == ("-", "gpu", "north")
-    assert pool.elsewhere("c", known, known) == ("-", "gpu")
-    assert Pool({"a": Capabilities()}).elsewhere("a", known, known) == ()
-    assert Pool({}).elsewhere("a", known, known) == ()
