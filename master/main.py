@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -63,6 +64,9 @@ async def _run(settings: MasterSettings) -> int:
     )
     master = Master(settings, store, metrics)
     endpoint = None
+    # What is there by now stays. A full collection that walks all of it would hold up every call for tens of ms.
+    gc.collect()
+    gc.freeze()
     try:
         address = await master.start()
         endpoint = _open_endpoint(settings, master, loop)

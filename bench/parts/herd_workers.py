@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import random
 import sys
@@ -156,6 +157,9 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=4)
     options = parser.parse_args()
     configure_logs("worker", "json", "error")
+    # 200 workers in one process must not stop all at once for a collection, as 200 processes would not.
+    gc.collect()
+    gc.freeze()
     asyncio.run(run_workers(options.master, options.workers, options.slots))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
@@ -19,7 +20,7 @@ from tenure.master.rpc.patience import patiently
 from tenure.master.rpc.renewals import HELD, renew, revocations
 from tenure.master.settings import MasterSettings
 from tenure.master.store import Store
-from tenure.master.store.records import Grant, Release, RenewVerdict, RetryPolicy, TaskEvent
+from tenure.master.store.records import Grant, Lease, Release, RenewVerdict, RetryPolicy, TaskEvent
 from tenure.proto import worker_pb2
 
 log = structlog.get_logger()
@@ -167,11 +168,35 @@ class StreamLeases:
             StoreUnavailable: Call again.
         """
         tokens = {renewal.lease_token for renewal in named}
-        unnamed = [lease for lease in await self._census.leases_of(self._worker_id) if lease.token not in tokens]
-        if not unnamed:
+        await self._give_up(
+            [lease for lease in await self._census.leases_of(self._worker_id) if lease.token not in tokens]
+        )
+
+    async def settle_late(self) -> None:
+        """Settle what another master claimed for an earlier stream before it had heard of this one.
+
+        Such a claim is committed within moments of the hello, so it is looked for once, a grace later. What this master
+        claims itself may be on its way just then: only what is unheard of for another grace is given up.
+
+        Raises:
+            StoreUnavailable: Those leases live their whole TTL.
+        """
+        grace_seconds = self._settings.grace_ms / 1000
+        await asyncio.sleep(grace_seconds)
+        suspects = self._unheard_of(await self._census.leases_of(self._worker_id))
+        if suspects:
+            await asyncio.sleep(grace_seconds)
+            await self._give_up(self._unheard_of(suspects))
+
+    def _unheard_of(self, leases: Iterable[Lease]) -> list[Lease]:
+        return [lease for lease in leases if self._held.get(lease.task_id, ("",))[0] != lease.token]
+
+    async def _give_up(self, leases: Sequence[Lease]) -> None:
+        """End leases that nobody works under. One that has ended meanwhile is left as it is."""
+        if not leases:
             return
-        lost = [lease for lease in unnamed if lease.instance_id == self._instance_id]
-        orphans = [lease for lease in unnamed if lease.instance_id != self._instance_id]
+        lost = [lease for lease in leases if lease.instance_id == self._instance_id]
+        orphans = [lease for lease in leases if lease.instance_id != self._instance_id]
         for lease in lost:
             await self._store.tasks.release(Release(lease.task_id, lease.token, self._worker_id))
         await end_orphans(self._store, self._metrics, orphans, self._retry)

@@ -86,6 +86,7 @@ class Session:
         )
         self._in_order = InOrder(self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._settling: asyncio.Task[None] | None = None
         self._closed = False
         self._replaced = False
         self._asked_again = False
@@ -169,6 +170,8 @@ class Session:
         self._send(welcome=welcome)
         try:
             await patiently(lambda: self._greet(hello), self._settings.lease_ttl_seconds)
+            # Apart from the tasks that a goodbye waits for.
+            self._settling = asyncio.create_task(self._settle_late())
             if self._mode != "active":
                 self._say_mode()
             async for message in messages:
@@ -185,14 +188,21 @@ class Session:
             # This master may be too young to have seen the rollback itself.
             self._rollback.suspected(f"worker {self.worker_id} has leases that are newer than the store")
 
+    async def _settle_late(self) -> None:
+        try:
+            await self.leases.settle_late()
+        except TenureError as error:
+            log.warning("session.settle_failed", worker=self.worker_id, error=str(error))
+
     async def close(self, *, cut: bool) -> None:
         """The stream is gone. With ``cut`` its leases are left a short grace, for the worker to come back in."""
         self._closed = True
         self._matchmaker.leave(self._consumer)
         self.leases.close()
-        for task in list(self._tasks):
+        unfinished = [*self._tasks, *([self._settling] if self._settling else [])]
+        for task in unfinished:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*unfinished, return_exceptions=True)
         if not cut or self._asked_again or not self.leases:
             return
         patience_seconds = self._settings.lease_ttl_seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -114,13 +114,16 @@ class TaskStore:
         await asyncio.gather(*(self.release(Release(each.task_id, each.token, each.worker_id)) for each in lost))
         return len(lost)
 
-    async def leases(self) -> list[Lease]:
-        """Every lease with its holder, of all shards. Leases that come or go meanwhile may be in it or not."""
+    async def leases(self, workers: Collection[str] = ()) -> list[Lease]:
+        """Every lease with its holder, of all shards; only those of ``workers``, if any are named.
+
+        Leases that come or go meanwhile may be in it or not.
+        """
         found: dict[str, Lease] = {}
         for key in self._keys.clocks:
             cursor = b"0"
             while True:
-                cursor, rows = await self._pipeline.call("leases", key, cursor)
+                cursor, rows = await self._pipeline.call("leases", key, cursor, *workers)
                 for row in rows:
                     lease = Lease(*(text(part) for part in row))
                     found[lease.task_id] = lease

@@ -200,6 +200,30 @@ async def test_legacy_shutdown(legacy_master: ScriptedMaster, worker: WorkerProc
     assert [result.success for result in legacy_master.heard.results] == [True]
 
 
+async def test_legacy_what_is_said_twice_is_done_once(
+    legacy_master: ScriptedMaster, worker: WorkerProcess, stub: Any, tmp_path: Path
+) -> None:
+    """GetStatus, CancelTask and Shutdown, as by a master whose answers were lost; Evaluate has its own test above."""
+    cancelled = stub.Evaluate(legacy_task("t1", seconds=100))
+    await worker.journaled("start", "t1")
+    status = [await stub.GetStatus(pb.StatusRequest(worker_id="worker")) for _ in range(2)]
+    assert [(each.status, each.current_task_id) for each in status] == [("busy", "t1")] * 2
+    assert (await stub.CancelTask(pb.CancelRequest(task_id="t1"))).success
+    assert not (await cancelled).success
+    running = stub.Evaluate(legacy_task("t2", gate=tmp_path / "gate"))
+    await worker.journaled("gate", "t2")
+    again = await stub.CancelTask(pb.CancelRequest(task_id="t1"))
+    assert not again.success, "it has ended, and what runs now is another"
+    assert "not running" in again.message
+    for _ in range(2):
+        assert (await stub.Shutdown(pb.ShutdownRequest(worker_id="worker", graceful=True))).acknowledged
+    (tmp_path / "gate").touch()
+    assert (await running).success
+    assert await worker.wait() == 0
+    results = [(result.task_id, result.success) for result in legacy_master.heard.results]
+    assert results == [("t1", False), ("t2", True)]
+
+
 async def test_legacy_shutdown_at_once(worker: WorkerProcess, stub: Any) -> None:
     call = stub.Evaluate(legacy_task("t1", seconds=100))
     await worker.journaled("start")

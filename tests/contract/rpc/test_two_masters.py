@@ -19,6 +19,8 @@ from raw_peers import MASTER_SETTINGS, Broker, OpenBroker, OpenSession, StartMas
 from store_server import StoreServer
 from tcp_relay import TcpRelay
 
+from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest
+from tenure.master.store.store import StoreOptions, open_store
 from tenure.proto import tenure_pb2, worker_pb2
 
 
@@ -328,3 +330,28 @@ async def test_what_was_in_flight_on_a_dead_stream_runs_again_at_once_where_its_
         assert (again.task_id, again.epoch) == (lost, 2)
         found = await at_b.task(lost)
         assert (found.attempts, found.losses) == (0, 0)
+
+
+async def test_what_the_old_master_claims_just_after_the_hello_at_the_other_runs_again_soon(
+    own_master: StartMaster, own_server: StoreServer, open_broker: OpenBroker, open_session: OpenSession
+) -> None:
+    """It had not yet heard that its worker's stream is dead, and no hello will ever tell of that lease."""
+    master = await asyncio.to_thread(own_master, store=own_server.url, data_dir=None, grace_seconds=3)
+    broker = open_broker(master.address)
+    session = await open_session("w", at=master)
+    held, lost = await broker.submit("s", 2)
+    store = await open_store(StoreOptions(own_server.url))
+    request = ClaimRequest("w", ["1" * 32, "2" * 32], [DEFAULT_CLASS], instance_id="instance-1")
+    grants = list(await store.tasks.claim(request))
+    await store.close()
+    assert [grant.task_id for grant in grants] == [held, lost]
+    # One of them did arrive there, just before the stream broke.
+    renewal = worker_pb2.Renewal(task_id=held, lease_token=grants[0].token, epoch=1)
+    assert (await session.heartbeat(renewal)).renewed == 1
+    await session.want(1)
+    again = await session.hear_task()
+    assert (again.task_id, again.epoch) == (lost, 2)
+    found = await broker.task(lost)
+    assert (found.attempts, found.losses) == (0, 0)
+    assert (await broker.task(held)).epoch == 1
+    assert master.logged("session.settled", given_back=1, orphans=0)
