@@ -78,6 +78,8 @@ class WorkerRecord:
         status: ``live``, ``silent`` (its lease time runs out) or ``gone``.
         mode: ``active``, ``cordoned`` (gets nothing more) or ``draining`` (hands back what it holds, too).
         dispatch: ``session``, ``pull`` or ``push``.
+        slots_busy: The worker's own word, as of its last heartbeat.
+        leases: What it holds by the store, which knows at once.
     """
 
     worker_id: str
@@ -102,6 +104,7 @@ class WorkerRecord:
     tasks_completed: int
     tasks_failed: int
     current_task_id: str
+    leases: int
 
     @classmethod
     def from_message(cls, message: Any) -> WorkerRecord:
@@ -131,6 +134,7 @@ _WORKER_PLAIN = (
     "tasks_completed",
     "tasks_failed",
     "current_task_id",
+    "leases",
 )
 
 

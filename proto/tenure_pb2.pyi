@@ -476,7 +476,7 @@ class WorkerName(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("worker_id", "instance_id", "status", "mode", "host", "port", "slots", "slots_busy", "num_gpus", "gpu_ids", "labels", "dispatch", "version", "registered_unix_ms", "last_seen_ms_ago", "cpu_percent", "memory_percent", "gpu_percent", "gpu_memory_percent", "tasks_completed", "tasks_failed", "current_task_id")
+    __slots__ = ("worker_id", "instance_id", "status", "mode", "host", "port", "slots", "slots_busy", "num_gpus", "gpu_ids", "labels", "dispatch", "version", "registered_unix_ms", "last_seen_ms_ago", "cpu_percent", "memory_percent", "gpu_percent", "gpu_memory_percent", "tasks_completed", "tasks_failed", "current_task_id", "leases")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -506,6 +506,7 @@ class Worker(_message.Message):
     TASKS_COMPLETED_FIELD_NUMBER: _ClassVar[int]
     TASKS_FAILED_FIELD_NUMBER: _ClassVar[int]
     CURRENT_TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     instance_id: str
     status: str
@@ -528,7 +529,8 @@ class Worker(_message.Message):
     tasks_completed: int
     tasks_failed: int
     current_task_id: str
-    def __init__(self, worker_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., status: _Optional[str] = ..., mode: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., num_gpus: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., dispatch: _Optional[str] = ..., version: _Optional[str] = ..., registered_unix_ms: _Optional[int] = ..., last_seen_ms_ago: _Optional[int] = ..., cpu_percent: _Optional[float] = ..., memory_percent: _Optional[float] = ..., gpu_percent: _Optional[float] = ..., gpu_memory_percent: _Optional[float] = ..., tasks_completed: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., current_task_id: _Optional[str] = ...) -> None: ...
+    leases: int
+    def __init__(self, worker_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., status: _Optional[str] = ..., mode: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., num_gpus: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., dispatch: _Optional[str] = ..., version: _Optional[str] = ..., registered_unix_ms: _Optional[int] = ..., last_seen_ms_ago: _Optional[int] = ..., cpu_percent: _Optional[float] = ..., memory_percent: _Optional[float] = ..., gpu_percent: _Optional[float] = ..., gpu_memory_percent: _Optional[float] = ..., tasks_completed: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., current_task_id: _Optional[str] = ..., leases: _Optional[int] = ...) -> None: ...
 
 class StatsRequest(_message.Message):
     __slots__ = ()

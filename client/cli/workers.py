@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,11 +16,16 @@ from tenure.client.cli.options import (
     connect,
 )
 from tenure.client.cli.output import OutputFormat, print_json, print_json_array, print_table, span
+from tenure.client.cli.progress import Counter
+from tenure.common.errors import WrongState
 
 if TYPE_CHECKING:
-    from tenure.client import WorkerRecord
+    from tenure.client import Client, WorkerRecord
 
 app = typer.Typer(no_args_is_help=True)
+
+WaitOption = Annotated[bool, typer.Option("--wait", help="Until it holds nothing any more.")]
+_LOOK_SECONDS = 0.5
 
 
 @app.command("list")
@@ -43,6 +49,7 @@ def list_(
 @app.command()
 def drain(
     worker_id: WorkerArgument,
+    wait: WaitOption = False,
     master: MasterOption = None,
     output: OutputOption = OutputFormat.TABLE,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
@@ -54,14 +61,17 @@ def drain(
     \b
     Examples:
       tenure workers drain gpu-box-7
+      tenure workers drain gpu-box-7 --wait && ssh gpu-box-7 sudo reboot
     """
     with connect(master, timeout) as client:
-        _print_one(client.drain_worker(worker_id), output)
+        worker = client.drain_worker(worker_id)
+        _print_one(_when_idle(client, worker) if wait else worker, output)
 
 
 @app.command()
 def cordon(
     worker_id: WorkerArgument,
+    wait: WaitOption = False,
     master: MasterOption = None,
     output: OutputOption = OutputFormat.TABLE,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
@@ -71,9 +81,11 @@ def cordon(
     \b
     Examples:
       tenure workers cordon gpu-box-7
+      tenure workers cordon gpu-box-7 --wait
     """
     with connect(master, timeout) as client:
-        _print_one(client.cordon_worker(worker_id), output)
+        worker = client.cordon_worker(worker_id)
+        _print_one(_when_idle(client, worker) if wait else worker, output)
 
 
 @app.command()
@@ -91,6 +103,26 @@ def uncordon(
     """
     with connect(master, timeout) as client:
         _print_one(client.uncordon_worker(worker_id), output)
+
+
+def _when_idle(client: Client, worker: WorkerRecord) -> WorkerRecord:
+    """The worker once it holds nothing, by the store. Of one that is dead the leases run out first."""
+    mode, held = worker.mode, worker.leases
+    with Counter(f"{worker.worker_id}: handed back or finished", held) as counter:
+        while worker.leases:
+            time.sleep(_LOOK_SECONDS)
+            found = [one for one in client.workers(include_gone=True) if one.worker_id == worker.worker_id]
+            if not found or found[0].mode != mode:
+                raise WrongState(
+                    f"somebody has ended the wait: the worker is {found[0].mode if found else 'no longer registered'}",
+                    field="WORKER",
+                    given=worker.worker_id,
+                    expected=f"it was {mode}",
+                )
+            worker = found[0]
+            held = max(held, worker.leases)
+            counter.advance_to(held - worker.leases, total=held)
+    return worker
 
 
 _COLUMNS = (

@@ -188,7 +188,8 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
     async def ListWorkers(self, request: tenure_pb2.ListWorkersRequest, context: Any) -> tenure_pb2.ListWorkersResponse:
         """Registered workers; with ``all`` those that are gone too."""
         ttl = self._master.settings.lease_ttl_ms
-        workers = [messages.worker_message(view, ttl) for view in await self._store.workers.find()]
+        views, leases = await self._store.workers.find(), await self._store.tasks.lease_counts()
+        workers = [messages.worker_message(view, leases[view.worker_id], ttl) for view in views]
         workers.sort(key=lambda worker: worker.worker_id)
         return tenure_pb2.ListWorkersResponse(
             workers=[worker for worker in workers if request.all or worker.status != "gone"]
@@ -258,7 +259,8 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
         await self._store.workers.set_mode(worker_id, mode)
         self._master.pusher.note_mode(worker_id)
         log.info("worker.mode", worker=worker_id, mode=mode)
-        return messages.worker_message(await self._store.workers.get(worker_id), self._master.settings.lease_ttl_ms)
+        view, leases = await self._store.workers.get(worker_id), await self._store.tasks.leases([worker_id])
+        return messages.worker_message(view, len(leases), self._master.settings.lease_ttl_ms)
 
     async def _format_of(self, search: str) -> str:
         known = self._formats.get(search)

@@ -150,8 +150,8 @@ def search_message(view: SearchView) -> tenure_pb2.Search:
     return message
 
 
-def worker_message(view: WorkerView, lease_ttl_ms: int) -> tenure_pb2.Worker:
-    """A registered worker with its last figures."""
+def worker_message(view: WorkerView, leases: int, lease_ttl_ms: int) -> tenure_pb2.Worker:
+    """A registered worker with its last figures, and how many leases it holds."""
     fields = view.fields
     return tenure_pb2.Worker(
         worker_id=view.worker_id,
@@ -176,6 +176,7 @@ def worker_message(view: WorkerView, lease_ttl_ms: int) -> tenure_pb2.Worker:
         tasks_completed=int(view.number("tasks_completed")),
         tasks_failed=int(view.number("tasks_failed")),
         current_task_id=fields.get("current_task", ""),
+        leases=leases,
     )
 
 

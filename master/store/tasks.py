@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -130,6 +131,19 @@ class TaskStore:
                 if cursor == b"0":
                     break
         return list(found.values())
+
+    async def lease_counts(self) -> Counter[str]:
+        """How many leases each worker holds, of all shards. One that comes or goes meanwhile may be counted or not."""
+        counts: Counter[str] = Counter()
+        for key in self._keys.clocks:
+            cursor = b"0"
+            while True:
+                cursor, flat = await self._pipeline.call("lease_counts", key, cursor)
+                for worker, count in zip(flat[::2], flat[1::2], strict=True):
+                    counts[text(worker)] += int(count)
+                if cursor == b"0":
+                    break
+        return counts
 
     def _encode_claims(self, requests: list[ClaimRequest]) -> Any:
         return codec.claim_arguments(self._ttl_ms, requests)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from command_line import CommandLine, Said
 from evaluators import JOURNAL_ENV, read_journal
+from processes import wait_for
 
 from tenure.client.demo.processes import Fleet
 
@@ -213,6 +214,16 @@ class TestBroker:
         for verb, mode in (("cordon", "cordoned"), ("drain", "draining"), ("uncordon", "active")):
             assert tenure("workers", verb, "worker-1", "--output", "json").json["mode"] == mode
         assert tenure("workers", "drain", "unknown").code == 4
+
+    def test_a_drain_waits_until_nothing_is_held(self, tenure: CommandLine, search: str) -> None:
+        submit(tenure, search, task("a", seconds="300", steps="1000"))
+        wait_for(lambda: tenure("workers", "list", "--output", "json").json[0]["leases"] == 1)
+        said = tenure("workers", "drain", "worker-1", "--wait", "--output", "json")
+        assert (said.code, said.json["mode"], said.json["leases"]) == (0, "draining", 0)
+        (held,) = tenure("tasks", "list", "--search", search, "--output", "json").json
+        assert (held["state"], held["attempts"]) == ("QUEUED", 0)
+        assert tenure("searches", "cancel", search).code == 0
+        assert tenure("workers", "uncordon", "worker-1").code == 0
 
     def test_stats(self, tenure: CommandLine) -> None:
         stats = tenure("stats", "--output", "json").json
