@@ -44,7 +44,8 @@ def worker(
         typer.Option(
             "--evaluator",
             metavar="MODULE:FUNCTION",
-            help="What evaluates a task. Default: tenure.worker.torch_eval:evaluate.",
+            help="What evaluates a task. Default: tenure.worker.torch_eval:evaluate. For searches in seconds: "
+            "tenure.worker.replay:nasbench201.",
         ),
     ] = None,
     python_path: Annotated[

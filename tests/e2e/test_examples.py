@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tenure.client import Client
 from tenure.client.demo.processes import Fleet
+from tenure.common.states import TaskState
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -22,9 +24,9 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
-def run(example: str, fleet: Fleet) -> str:
+def run(example: str, fleet: Fleet, *arguments: str) -> str:
     environment = {**os.environ, "TENURE_MASTER": fleet.master.facts["grpc"]}
-    command = [sys.executable, str(EXAMPLES / example)]
+    command = [sys.executable, str(EXAMPLES / example), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -47,3 +49,20 @@ def test_custom_evaluator(fleet: Fleet) -> None:
     assert output.startswith("best of 6: 0.0")
     # A second run of the program finds the results that are there.
     assert run("custom_evaluator.py", fleet) == output
+
+
+def test_replay_search(fleet: Fleet) -> None:
+    """Hundreds of tasks take seconds, and the search finds one of the best of the table's 15,625 cells."""
+    replay = pytest.importorskip("tenure.worker.replay")
+    pytest.importorskip("optuna")
+    fleet.start_worker("--evaluator", "tenure.worker.replay:nasbench201", "--slots", "2").wait_ready()
+    line = run("replay_search.py", fleet, "--tasks", "200")
+    percent = float(line.removeprefix("best: ").partition(" ")[0])
+    best = replay.best_fitness("cifar10")
+    # 69 of all cells are within half a point of the best.
+    assert best - 0.5 <= percent <= best + 0.005
+    with Client(fleet.master.facts["grpc"]) as client:
+        tasks = list(client.search("replay-cifar10-0").tasks())
+    assert {task.state for task in tasks} == {TaskState.SUCCEEDED}
+    # The rest were cells that the sampler had asked for before.
+    assert 100 < len(tasks) <= 200

@@ -41,6 +41,7 @@ LIGHT = [
     ("tenure.worker.executor.__main__", ["grpc", "redis", "pydantic", "typer"]),
     ("tenure.worker.checkpoint", ["grpc", "redis"]),
     ("tenure.worker.torch_eval", ["grpc", "redis", "pydantic"]),
+    ("tenure.worker.replay", ["torch", "grpc", "redis", "pydantic"]),
     ("tenure.worker.supervisor", ["torch", "numpy", "redis", "optuna"]),
     ("tenure.worker", ["torch", "grpc"]),
     ("tenure.master", ["torch", "numpy", "optuna"]),
