@@ -22,7 +22,7 @@ from tenure.common.errors import InvalidArchitecture, TenureError
 from tenure.common.graph import check_graph, parse_graph
 from tenure.common.spec import check_architecture
 from tenure.worker.torch_eval import build_module, count_parameters
-from tenure.worker.torch_eval.shapes import Plan, make_plan
+from tenure.common.shapes import Plan, make_plan
 
 pytestmark = pytest.mark.torch
 

@@ -15,7 +15,7 @@ from tenure.common import operations
 from tenure.common.graph import Node, parse_graph
 from tenure.common.operations import Layer, Pair
 from tenure.worker.torch_eval import layers
-from tenure.worker.torch_eval.shapes import NodePlan, Plan, Window, check_parameters, make_plan
+from tenure.common.shapes import NodePlan, Plan, Window, check_parameters, make_plan
 
 
 def build_module(
@@ -106,14 +106,18 @@ class GraphModule(nn.Module):
             raise ValueError(f"the network takes (N, *{self.input_shape}), not {tuple(input.shape)}")
         values: dict[int, Tensor] = {}
         for step in self._steps:
-            value = self.layers[step.name](_gather(step, values, input))
-            values[step.index] = value if step.activation is None else layers.ACTIVATIONS[step.activation](value)
+            values[step.index] = self._value_of(step, values, input)
             for index in step.finished:
                 del values[index]
         logits = values[self._steps[-1].index].flatten(1)
         if self.head is not None:
             logits = self.head(logits)
         return logits
+
+    def _value_of(self, step: _Step, values: dict[int, Tensor], network_input: Tensor) -> Tensor:
+        # A function of its own: what a layer gave is let go with its activation's input, not a step later.
+        value: Tensor = self.layers[step.name](_gather(step, values, network_input))
+        return value if step.activation is None else layers.ACTIVATIONS[step.activation](value)
 
 
 def _gather(step: _Step, values: dict[int, Tensor], network_input: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenure.common.operations import Pair
-from tenure.worker.torch_eval.shapes import Window
+from tenure.common.shapes import Window
 
 Margins = tuple[int, int, int, int]
 """Left, right, top, bottom: the order of ``torch.nn.functional.pad``."""
