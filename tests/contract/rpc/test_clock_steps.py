@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import MasterProcess, eventually
+from processes import MasterProcess, eventually, wait_for
 from raw_peers import OpenBroker, OpenSession, StartMaster, renewal_of
 from store_server import StoreServer
 
@@ -54,9 +54,13 @@ def off_by(server: StoreServer) -> float:
 
 
 def lease_clock(master: MasterProcess) -> float:
-    found = re.search(r'^tenure_lease_clock_seconds\{shard="0"\} (\S+)$', master.get("/metrics")[1], re.MULTILINE)
-    assert found
-    return float(found[1])
+    """As the master last heard it; one that has just started hasn't yet."""
+
+    def told() -> re.Match[str] | None:
+        metrics = master.get("/metrics")[1]
+        return re.search(r'^tenure_lease_clock_seconds\{shard="0"\} (\S+)$', metrics, re.MULTILINE)
+
+    return float(wait_for(told, what="the first tick")[1])
 
 
 async def test_steps_of_hours_cost_no_lease(
