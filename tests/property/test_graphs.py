@@ -1,7 +1,8 @@
 """Any graph either builds and trains a step, or is refused with a reason. Never anything else.
 
-Three kinds are drawn: what MorphML's search spaces and mutations emit, the same with values broken at random places,
-and JSON that has nothing to do with graphs.
+Four kinds are drawn: what MorphML's search spaces emit and long walks of its mutations (tests/morphml_graphs.py), small
+graphs that Hypothesis can shrink, the same with values broken at random places, and JSON that has nothing to do with
+graphs. Where a graph builds, torch's shapes are the plan's: on the meta device, at any size.
 """
 
 from __future__ import annotations
@@ -9,20 +10,27 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from morphml_graphs import input_shape, mutated, sampled
 from torch import Tensor, nn
 
 from tenure.common.errors import InvalidArchitecture, TenureError
+from tenure.common.estimate import estimate_plan
 from tenure.common.graph import check_graph, parse_graph
+from tenure.common.shapes import Plan, make_plan
 from tenure.common.spec import check_architecture
 from tenure.worker.torch_eval import build_module, count_parameters
-from tenure.common.shapes import Plan, make_plan
 
 pytestmark = pytest.mark.torch
 
@@ -212,18 +220,42 @@ def affordable(plan: Plan) -> bool:
     return elements <= ELEMENTS_MAX and products <= PRODUCTS_MAX
 
 
-def train_a_step(module: nn.Module, plan: Plan, batch_size: int) -> None:
-    """One step by autograd; on the way every node's shape is compared with the plan's."""
-    names = dict(zip((id(layer) for layer in module.get_submodule("layers").children()), plan.nodes, strict=True))
+@contextmanager
+def shapes_compared(module: nn.Module, plan: Plan) -> Iterator[None]:
+    """Within the block every node that runs must give the shape that was planned."""
+    placed = dict(zip((id(layer) for layer in module.get_submodule("layers").children()), plan.nodes, strict=True))
 
-    def compare(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        assert tuple(output.shape[1:]) == names[id(layer)].output_shape
+    def compare(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        assert tuple(inputs[0].shape[1:]) == placed[id(layer)].input_shape
+        assert tuple(output.shape[1:]) == placed[id(layer)].output_shape
 
-    for layer in module.get_submodule("layers").children():
-        layer.register_forward_hook(compare)
-    module.train()
-    logits = module(torch.randn(batch_size, *plan.input_shape))
+    hooks = [layer.register_forward_hook(compare) for layer in module.get_submodule("layers").children()]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+def has_the_planned_shapes(architecture: str, plan: Plan, batch_size: int) -> None:
+    """At any size: the meta device computes shapes and nothing else."""
+    with torch.device("meta"):
+        module = build_module(architecture, plan.input_shape, plan.num_classes).train()
+        with shapes_compared(module, plan):
+            logits = module(torch.empty(batch_size, *plan.input_shape))
     assert logits.shape == (batch_size, plan.num_classes)
+    assert count_parameters(module) == plan.parameters
+    cost = estimate_plan(plan)
+    assert cost.parameters == plan.parameters
+    assert cost.peak_bytes >= max(cost.activation_bytes, cost.sample_bytes, 4 * plan.num_classes)
+    assert cost.micro_batches_for(batch_size, cost.training_bytes(batch_size)) == 1
+
+
+def train_a_step(module: nn.Module, plan: Plan, batch_size: int) -> None:
+    """One step by autograd."""
+    module.train()
+    with shapes_compared(module, plan):
+        logits = module(torch.randn(batch_size, *plan.input_shape))
+    assert logits.shape == (batch_size, plan.num_classes)
+    assert torch.isfinite(logits).all()
     loss = F.cross_entropy(logits, torch.arange(batch_size) % plan.num_classes)
     assert torch.isfinite(loss)
     if loss.requires_grad:
@@ -236,24 +268,33 @@ def train_a_step(module: nn.Module, plan: Plan, batch_size: int) -> None:
 
 def check_reason(error: InvalidArchitecture) -> None:
     assert error.message
+    assert error.field.startswith(("architecture", "input_shape", "num_classes"))
+    if ".nodes[" in error.field and ".id" not in error.field:
+        # Of a node it says which; a node that isn't an object has no name.
+        assert "node " in error.message or "must be an object" in error.message
     str(error).encode()
     assert str(TenureError.from_json(error.to_json())) == str(error)
 
 
-def builds_and_trains_or_is_refused(architecture: str, shape: tuple[int, ...], batch_size: int, classes: int) -> None:
+def builds_and_trains_or_is_refused(architecture: str, shape: tuple[int, ...], batch_size: int, classes: int) -> str:
+    """How it ended: refused, trained, or built on the meta device alone, as it is too large for a test."""
     torch.set_num_threads(1)
     try:
         plan = make_plan(parse_graph(architecture), shape, classes)
-        assume(affordable(plan))
-        module = build_module(architecture, shape, classes, max_parameters=PARAMETERS_MAX)
     except InvalidArchitecture as error:
         check_reason(error)
-        event("refused")
-        return
-    event("built")
+        return "refused"
     check_architecture(architecture)
-    assert count_parameters(module) == plan.parameters <= PARAMETERS_MAX
+    has_the_planned_shapes(architecture, plan, batch_size)
+    if plan.parameters > PARAMETERS_MAX:
+        with pytest.raises(InvalidArchitecture) as caught:
+            build_module(architecture, shape, classes, max_parameters=PARAMETERS_MAX)
+        check_reason(caught.value)
+    if plan.parameters > PARAMETERS_MAX or not affordable(plan):
+        return "built"
+    module = build_module(architecture, shape, classes, max_parameters=PARAMETERS_MAX)
     train_a_step(module, plan, batch_size)
+    return "trained"
 
 
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
@@ -261,16 +302,37 @@ BATCHES = st.integers(1, 3)
 CLASSES = st.sampled_from([1, 5, 10])
 
 
-@settings(COMMON, max_examples=400)
+@pytest.mark.parametrize("part", range(4))
+def test_long_walks_of_mutations(part: int) -> None:
+    """16 walks of 40 mutations; `TENURE_GRAPH_WALKS=600` makes it 600. Each graph on the way is looked at.
+
+    Offspring that was refused mostly dies, as in a search; else it is mutated further.
+    """
+    ends: Counter[str] = Counter()
+    for seed in range(part, int(os.environ.get("TENURE_GRAPH_WALKS", "16")), 4):
+        draw = random.Random(seed)
+        parsed, shape, classes = sampled(draw), input_shape(draw), draw.choice((2, 10))
+        healthy = parsed
+        for _ in range(40):
+            changed = mutated(draw, parsed)
+            end = builds_and_trains_or_is_refused(json.dumps(changed), shape, draw.randint(1, 4), classes)
+            ends[end] += 1
+            healthy = healthy if end == "refused" else changed
+            parsed = changed if end != "refused" or draw.random() < 0.2 else healthy
+    print(dict(ends))  # noqa: T201 - for whoever runs a long one with -s
+    assert ends["trained"] > 20, "walks of refusals alone show nothing"
+
+
+@settings(COMMON, max_examples=300)
 @given(morphml(), INPUTS, BATCHES, CLASSES)
 def test_what_morphml_emits(parsed: Json, shape: tuple[int, ...], batch_size: int, classes: int) -> None:
-    builds_and_trains_or_is_refused(json.dumps(parsed), shape, batch_size, classes)
+    event(builds_and_trains_or_is_refused(json.dumps(parsed), shape, batch_size, classes))
 
 
-@settings(COMMON, max_examples=400)
+@settings(COMMON, max_examples=300)
 @given(broken(), INPUTS, BATCHES, CLASSES)
 def test_broken_graphs(parsed: Any, shape: tuple[int, ...], batch_size: int, classes: int) -> None:
-    builds_and_trains_or_is_refused(json.dumps(parsed), shape, batch_size, classes)
+    event(builds_and_trains_or_is_refused(json.dumps(parsed), shape, batch_size, classes))
 
 
 @settings(COMMON, max_examples=100)
