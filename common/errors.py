@@ -6,10 +6,12 @@
     ├── InvalidInput                what was given can't be right; nothing was changed
     │   ├── InvalidArchitecture     not a graph that can be built
     │   ├── InvalidConfig           a field of a training configuration
+    │   ├── InvalidCode             code that can't be shipped, or can't be run here
     │   └── BatchTooLarge
     ├── NotFound
     │   ├── UnknownTask
     │   ├── UnknownSearch
+    │   ├── UnknownCode             code that was shipped and is not in the store (any more)
     │   └── UnknownWorker
     ├── WrongState                  the task or search is in a state that doesn't allow it
     ├── CursorExpired               a watch can't resume there; list, then watch anew
@@ -122,6 +124,12 @@ class InvalidConfig(InvalidInput):
     code = "INVALID_CONFIG"
 
 
+class InvalidCode(InvalidInput):
+    """Code that can't be shipped with a search, or that can't be run where it was sent. Never retried."""
+
+    code = "INVALID_CODE"
+
+
 class BatchTooLarge(InvalidInput):
     """More items in one request than the limit."""
 
@@ -145,6 +153,12 @@ class UnknownSearch(NotFound):
     """No search of this name."""
 
     code = "UNKNOWN_SEARCH"
+
+
+class UnknownCode(NotFound):
+    """No code of this digest is in the store: upload it, then do the same again."""
+
+    code = "UNKNOWN_CODE"
 
 
 class UnknownWorker(NotFound):

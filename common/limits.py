@@ -26,6 +26,14 @@ PAGE_SIZE_DEFAULT = 100
 # Evidence kept for one task; older attempt records give way.
 ATTEMPT_RECORDS_MAX = 50
 
+# Code that is shipped with a search: its archive, a piece of it in one message, and what it may hold once unpacked.
+CODE_BYTES_MAX = 32 * 1024 * 1024
+CODE_PIECE_BYTES_MAX = 1024 * 1024
+CODE_UNPACKED_BYTES_MAX = 256 * 1024 * 1024
+CODE_FILES_MAX = 10_000
+CODE_NAME_BYTES_MAX = 1024
+REFERENCE_BYTES_MAX = 256
+
 # MorphML's peers allow 100 MB messages; both sides of Tenure set the same.
 MESSAGE_BYTES_MAX = 100 * 1024 * 1024
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tenure.common import ids, limits
 from tenure.common.checks import check_integer
+from tenure.common.code import check_program
 from tenure.common.errors import InvalidConfig, InvalidInput
 from tenure.common.graph import check_graph, parse_json
 
@@ -44,7 +45,9 @@ class Requirements:
 class TaskSpec:
     """One task as it is submitted. ``architecture`` is JSON text.
 
-    An empty ``key`` means the content's own key (:func:`content_key`).
+    An empty ``key`` means the content's own key (:func:`content_key`). ``evaluator`` (``module:function``) and ``code``
+    (the digest of the archive that it is in; empty: it is installed on the workers) are what evaluates the task; empty
+    means the search's, and without one the worker's own.
     """
 
     architecture: str
@@ -58,22 +61,27 @@ class TaskSpec:
     progress_deadline_ms: int = 0
     delay_ms: int = 0
     requirements: Requirements = Requirements()
+    evaluator: str = ""
+    code: str = ""
 
 
-def content_key(architecture: str, config: Config) -> str:
+def content_key(architecture: str, config: Config, evaluator: str = "", code: str = "") -> str:
     """The key of a task that names none: equal content in one search is one task.
 
-    Key order and blanks in the JSON don't matter.
+    Key order and blanks in the JSON don't matter. The same architecture evaluated by other code is another task.
     """
+    content = [
+        json.loads(architecture),
+        config.num_epochs,
+        config.batch_size,
+        config.learning_rate,
+        config.dataset,
+        sorted(config.extra.items()),
+    ]
+    if evaluator:
+        content += [evaluator, code]
     canonical = json.dumps(
-        [
-            json.loads(architecture),
-            config.num_epochs,
-            config.batch_size,
-            config.learning_rate,
-            config.dataset,
-            sorted(config.extra.items()),
-        ],
+        content,
         sort_keys=True,
         separators=(",", ":"),
     )
@@ -103,6 +111,7 @@ def check_settings(spec: TaskSpec, architecture_format: str = "graph") -> TaskSp
     for name in ("timeout_ms", "progress_deadline_ms", "delay_ms"):
         check_integer(getattr(spec, name), name, 0, limits.DURATION_MS_MAX)
     check_requirements(spec.requirements)
+    check_program(spec.evaluator, spec.code)
     return spec
 
 

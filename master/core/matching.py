@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tenure.common.spec import Requirements
+from tenure.master.store.records import ACCEPTS_CODE_LABEL
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a worker has, for each of its slots."""
+    """What a worker has, for each of its slots. ``accepts_code``: tasks may name their evaluator."""
 
     gpus: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    accepts_code: bool = False
 
     def meets(self, requirements: Requirements) -> bool:
         """Whether a task with these requirements can run here."""
         return self.gpus >= requirements.gpus and all(
-            self.labels.get(name) == value for name, value in requirements.labels.items()
+            self.accepts_code if name == ACCEPTS_CODE_LABEL else self.labels.get(name) == value
+            for name, value in requirements.labels.items()
         )
 
 

@@ -23,6 +23,8 @@ INTERVAL_SECONDS = 5.0
 # Batches of 100 forgotten a round, so that retention never keeps others waiting.
 FORGET_BATCHES_MAX = 20
 CANCEL_PAGE = 100
+# Between its upload and the first task that names it, and from the last one's end on.
+CODE_KEPT_MS = 3_600_000
 # Submits are refused above this part of the store's maxmemory; heartbeats and results still pass.
 MEMORY_SHED_FRACTION = 0.9
 
@@ -32,6 +34,7 @@ class Sweeper:
 
     Attributes:
         memory_short: Whether submits are to be shed.
+        memory_left_bytes: What the store may grow by until they are; None without a limit, or before the first look.
     """
 
     def __init__(self, store: Store, settings: MasterSettings, metrics: MasterMetrics) -> None:
@@ -39,6 +42,7 @@ class Sweeper:
         self._settings = settings
         self._metrics = metrics
         self.memory_short = False
+        self.memory_left_bytes: int | None = None
 
     async def run(self) -> None:
         """Sweep for ever; a store that is away only makes rounds fail."""
@@ -64,6 +68,7 @@ class Sweeper:
         for shard in range(self._store.keys.shards):
             while await self._store.tasks.forget_orphans(shard, self._settings.retention_ms):
                 pass
+            await self._store.code.forget(shard, min(CODE_KEPT_MS, self._settings.retention_ms))
         await self._store.workers.forget(DAY_MS)
 
     async def _check_memory(self) -> None:
@@ -72,6 +77,8 @@ class Sweeper:
         if short and not self.memory_short:
             log.error("store.memory_short", used_bytes=figures.used_bytes, max_bytes=figures.max_bytes)
         self.memory_short = short
+        room = int(MEMORY_SHED_FRACTION * figures.max_bytes) - figures.used_bytes
+        self.memory_left_bytes = max(0, room) if figures.max_bytes > 0 else None
         self._metrics.store_memory_bytes.labels("used").set(figures.used_bytes)
         self._metrics.store_memory_bytes.labels("max").set(figures.max_bytes)
         self._metrics.store_aof_ok.set(figures.aof_healthy)

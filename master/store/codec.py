@@ -10,8 +10,10 @@ from typing import Any
 from tenure.common.spec import Config, Requirements
 from tenure.common.states import TaskState
 from tenure.master.store.origins import origin
+from tenure.master.store.payload import decode_payload, encode_payload
 from tenure.master.store.pipeline import Arguments
 from tenure.master.store.records import (
+    ACCEPTS_CODE_LABEL,
     AttemptRecord,
     CheckpointRecord,
     ClaimRequest,
@@ -27,8 +29,6 @@ from tenure.master.store.records import (
     Success,
     TaskEvent,
     TaskView,
-    decode_payload,
-    encode_payload,
     requirement_class,
     requirements_from_json,
 )
@@ -57,7 +57,7 @@ def submit_arguments(search: str, architecture_format: str, tasks: Sequence[NewT
         if digest not in numbers:
             blobs.append(blob)
             numbers[digest] = len(blobs)
-        class_name, requirements = requirement_class(spec.requirements)
+        class_name, requirements = requirement_class(spec.requirements, accepts_code=bool(spec.evaluator))
         items.append(
             {
                 "id": task.task_id,
@@ -73,6 +73,7 @@ def submit_arguments(search: str, architecture_format: str, tasks: Sequence[NewT
                 "delay": spec.delay_ms,
                 "payload": digest,
                 "origin": origin(search, task.key, digest),
+                **({"code": spec.code} if spec.code else {}),
             }
         )
     head = {"search": search, "format": architecture_format, "blobs": numbers, "tasks": items}
@@ -108,7 +109,7 @@ def grants(reply: list[Any]) -> Grants:
         granted.passed_over = True
         reply = reply[:-1]
     for task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints, key, digest in reply:
-        architecture, config = decode_payload(payload)
+        architecture, config, evaluator, code = decode_payload(payload)
         granted.append(
             Grant(
                 task_id=text(task_id),
@@ -122,6 +123,8 @@ def grants(reply: list[Any]) -> Grants:
                 progress_deadline_ms=int(progress or 0),
                 checkpoints=[CheckpointRecord.from_json(item) for item in checkpoints],
                 origin=origin(text(search), text(key), text(digest)),
+                evaluator=evaluator,
+                code=code,
             )
         )
     return granted
@@ -231,7 +234,7 @@ def task_view(task_id: str, reply: list[Any]) -> TaskView:
     """From one task's part of show.lua's reply."""
     flat, outcome, progress, checkpoint, lease_left, scheduled_in, requirements, payload, attempts = reply
     fields = pairs(flat)
-    architecture, config = decode_payload(payload) if payload else ("", None)
+    architecture, config, evaluator, code = decode_payload(payload) if payload else ("", None, "", "")
     return TaskView(
         task_id=task_id,
         state=TaskState(fields["state"]),
@@ -242,11 +245,20 @@ def task_view(task_id: str, reply: list[Any]) -> TaskView:
         checkpoint=CheckpointRecord.from_json(checkpoint) if checkpoint else None,
         lease_left_ms=int(lease_left) if lease_left else None,
         scheduled_in_ms=int(scheduled_in) if scheduled_in else None,
-        requirements=requirements_from_json(requirements) if requirements else Requirements(),
+        requirements=_asked_for(requirements),
         architecture=architecture,
         config=config if config is not None else Config(),
         attempt_records=[_attempt_record(item) for item in attempts],
+        evaluator=evaluator,
+        code=code,
     )
+
+
+def _asked_for(requirements: bytes) -> Requirements:
+    """What the task's submitter required: not what follows from the rest of the task."""
+    known = requirements_from_json(requirements)
+    labels = {name: value for name, value in known.labels.items() if name != ACCEPTS_CODE_LABEL}
+    return Requirements(known.gpus, labels)
 
 
 def _attempt_record(item: bytes) -> AttemptRecord:
@@ -281,6 +293,8 @@ def search_view(name: bytes, flat: Sequence[bytes], oldest_queued_ms: bytes) -> 
         best_task_id=fields.get("best_task", ""),
         # Absent in searches of earlier versions, and in those that leave it to the masters.
         retry=RetryPolicy.from_plain(json.loads(fields["retry"])) if fields.get("retry") else None,
+        evaluator=fields.get("evaluator", ""),
+        code=fields.get("code", ""),
     )
 
 

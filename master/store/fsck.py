@@ -22,10 +22,11 @@ class _Counts:
 
     payloads: Counter[str] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
 
     def wrong(self) -> dict[tuple[str, str], int]:
         """What does not agree: (kind, name) -> tasks too many."""
-        parts = (("payload", self.payloads), ("class", self.classes))
+        parts = (("payload", self.payloads), ("class", self.classes), ("code", self.codes))
         return {(kind, name): by for kind, counts in parts for name, by in counts.items() if by}
 
 
@@ -65,8 +66,8 @@ class Fsck:
         return violations
 
     async def _look_closer(self, shard: str, suspicious: _Counts) -> list[str]:
-        """Which payloads and classes are counted wrong. Tasks may come and go between the steps of a walk, so only
-        what is wrong by the same number in every further walk is a violation."""
+        """Which payloads, classes and codes are counted wrong. Tasks may come and go between the steps of a
+        walk, so only what is wrong by the same number in every further walk is a violation."""
         groups = {name[:_GROUP_DIGITS] for (kind, name) in suspicious.wrong() if kind == "payload"}
         believed: dict[tuple[str, str], int] | None = None
         for _ in range(_WALKS_TO_BELIEVE):
@@ -104,18 +105,21 @@ class Fsck:
                 after = text(cursor)
                 checked += int(count)
                 violations += [text(item) for item in found]
-                for payload, task_class in zip(contents[::2], contents[1::2], strict=True):
+                for payload, task_class, code in zip(contents[::3], contents[1::3], contents[2::3], strict=True):
                     self._count(counts, text(payload), 1, groups)
                     counts.classes[text(task_class)] += 1
+                    if code:
+                        counts.codes[text(code)] += 1
         return checked, violations
 
     async def _subtract_said(self, shard: str, counts: _Counts, groups: set[str] | None) -> None:
         cursor = b"0"
         said: dict[str, int] = {}
         classes: dict[str, str] = {}
+        codes: dict[str, str] = {}
         while True:
-            cursor, flat, flat_classes = await self._pipeline.call("fsck_counts", shard, cursor)
-            classes = pairs(flat_classes)
+            cursor, flat, flat_classes, flat_codes = await self._pipeline.call("fsck_counts", shard, cursor)
+            classes, codes = pairs(flat_classes), pairs(flat_codes)
             page = {name: int(number) for name, number in pairs(flat).items()}
             if groups is None:
                 for name, number in page.items():
@@ -129,6 +133,8 @@ class Fsck:
             counts.payloads[name] -= number
         for name, text_number in classes.items():
             counts.classes[name] -= int(text_number)
+        for name, text_number in codes.items():
+            counts.codes[name] -= int(text_number)
 
     @staticmethod
     def _count(counts: _Counts, payload: str, by: int, groups: set[str] | None) -> None:

@@ -25,6 +25,10 @@ key (after ``tenure:{shard}:``)         type   what
 ``classes:<search>``                    set    requirement classes with ready tasks
 ``class-requirements``                  hash   class -> requirements JSON
 ``class-tasks``                         hash   class -> how many tasks have it, whatever their state
+``code:<digest>``                       text   an archive that searches ship to their workers, whole
+``code-part:<digest>``                  text   what has come of one that is being uploaded; an hour after the last piece
+``codes``                               zset   digests of whole archives by wall time of their last use
+``code-tasks``                          hash   digest -> how many tasks name it, whatever their state
 ``fair:<class>``                        zset   searches to serve by (priority, pass)
 ``scheduled``                           zset   SCHEDULED ids by lease-clock time
 ``leases``                              zset   LEASED ids by expiry in lease-clock time: the only index of active work

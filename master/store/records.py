@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,9 @@ from tenure.common.spec import Config, Requirements, TaskSpec
 from tenure.common.states import TaskState
 
 DEFAULT_CLASS = "-"
+# In the requirements of tasks that name their evaluator. No worker can have a label of this name (rpc/workers.py), so a
+# master that knows nothing of such tasks never gives one out.
+ACCEPTS_CODE_LABEL = "=accepts-code"
 
 
 class Verdict(enum.StrEnum):
@@ -144,6 +146,8 @@ class Grant:
     progress_deadline_ms: int
     checkpoints: list[CheckpointRecord]
     origin: str = ""
+    evaluator: str = ""
+    code: str = ""
 
 
 class Grants(list[Grant]):
@@ -275,6 +279,8 @@ class TaskView:
     architecture: str = ""
     config: Config | None = None
     attempt_records: list[AttemptRecord] = field(default_factory=list)
+    evaluator: str = ""
+    code: str = ""
 
     def number(self, name: str) -> int:
         """A numeric field of the metadata; 0 when absent."""
@@ -298,6 +304,8 @@ class SearchView:
     best_fitness: float | None
     best_task_id: str
     retry: RetryPolicy | None = None
+    evaluator: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -339,9 +347,10 @@ class TaskEvent:
     epoch: int
 
 
-def requirement_class(requirements: Requirements) -> tuple[str, str]:
-    """(class, its requirements as JSON): tasks with equal requirements share one ready index."""
-    labels = dict(sorted(requirements.labels.items()))
+def requirement_class(requirements: Requirements, *, accepts_code: bool = False) -> tuple[str, str]:
+    """(class, its requirements as JSON): tasks with equal requirements share one ready index. ``accepts_code``: the
+    worker must let tasks name their evaluator."""
+    labels = dict(requirements.labels) | ({ACCEPTS_CODE_LABEL: "1"} if accepts_code else {})
     text = json.dumps({"gpus": requirements.gpus, "labels": labels}, sort_keys=True, separators=(",", ":"))
     if requirements.gpus == 0 and not labels:
         return DEFAULT_CLASS, text
@@ -354,29 +363,3 @@ def requirements_from_json(text: bytes | str) -> Requirements:
         return Requirements()
     parts = json.loads(text)
     return Requirements(parts["gpus"], parts["labels"])
-
-
-def encode_payload(spec: TaskSpec) -> tuple[str, bytes]:
-    """(digest, compressed content) of what a worker needs: equal content has an equal digest and is kept once."""
-    config = spec.config
-    text = json.dumps(
-        [
-            spec.architecture,
-            config.num_epochs,
-            config.batch_size,
-            config.learning_rate,
-            config.dataset,
-            dict(sorted(config.extra.items())),
-        ],
-        ensure_ascii=False,
-        separators=(",", ":"),
-    ).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(text).hexdigest()[:32], zlib.compress(text, 6)
-
-
-def decode_payload(blob: bytes) -> tuple[str, Config]:
-    """The inverse of :func:`encode_payload`: (architecture, config)."""
-    architecture, epochs, batch, rate, dataset, extra = json.loads(
-        zlib.decompress(blob).decode("utf-8", "surrogatepass")
-    )
-    return architecture, Config(epochs, batch, rate, dataset, extra)

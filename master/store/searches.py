@@ -8,6 +8,7 @@ from typing import Any
 from tenure.common.errors import UnknownSearch, WrongState
 from tenure.common.spec import Requirements
 from tenure.master.store import codec
+from tenure.master.store.code import unknown_code
 from tenure.master.store.codec import pairs, text
 from tenure.master.store.keys import Keys
 from tenure.master.store.pipeline import ScriptCalls
@@ -22,11 +23,12 @@ class SearchStore:
         self._keys = keys
 
     async def put(self, name: str, settings: dict[str, Any], *, status: str | None = None, create: bool = True) -> None:
-        """Create a search or change it. Settings: priority, weight, max_leased, format, and the retry policy as
-        ``retry`` (JSON text) with ``retry_id``; absent ones stay.
+        """Create a search or change it. Settings: priority, weight, max_leased, format, evaluator, code, and the retry
+        policy as ``retry`` (JSON text) with ``retry_id``; absent ones stay.
 
         Raises:
             UnknownSearch: There is none of this name, and ``create`` is false.
+            UnknownCode: The code is not in the store.
             WrongState: The format would change under tasks that exist.
         """
         call: dict[str, Any] = {"name": name, "create": create, "settings": settings}
@@ -35,6 +37,8 @@ class SearchStore:
         reply = await self._pipeline.call("search", self._key(name), json.dumps(call))
         if reply == b"UNKNOWN_SEARCH":
             raise unknown_search(name)
+        if reply == b"UNKNOWN_CODE":
+            raise unknown_code(settings["code"])
         if reply == b"FORMAT_IN_USE":
             raise WrongState(
                 "can't change: the search has tasks",

@@ -9,6 +9,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from tenure.master.store.cluster import shards_for
+from tenure.master.store.code import CodeStore
 from tenure.master.store.embedded import DataDirectory, EmbeddedServer
 from tenure.master.store.events import EventLog
 from tenure.master.store.fsck import Fsck
@@ -76,7 +77,7 @@ class Store:
     """An open store. Made by :func:`open_store`.
 
     Attributes:
-        tasks, searches, workers, events, fsck: Its parts.
+        tasks, searches, code, workers, events, fsck: Its parts.
         durability: What an acknowledgement means: ``strict`` (on disk) or ``relaxed``.
         description: Server and place, for people; without password.
         embedded: The embedded server, or None.
@@ -103,6 +104,7 @@ class Store:
         self._pipeline = topology.calls(confirmation, observe)
         self.tasks = TaskStore(self._pipeline, keys, options.lease_ttl_ms)
         self.searches = SearchStore(self._pipeline, keys)
+        self.code = CodeStore(self._pipeline, keys)
         self.workers = WorkerRegistry(self._pipeline, keys)
         self.events = EventLog(topology.client_for, keys, together=topology.together)
         self.fsck = Fsck(self._pipeline, keys, self.searches)

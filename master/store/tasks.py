@@ -15,6 +15,7 @@ from tenure.common.limits import BATCH_TASKS_MAX
 from tenure.common.spec import TaskSpec, content_key
 from tenure.common.states import TaskState
 from tenure.master.store import codec
+from tenure.master.store.code import unknown_code
 from tenure.master.store.codec import text
 from tenure.master.store.keys import Keys
 from tenure.master.store.origins import checked_origin
@@ -65,11 +66,17 @@ class TaskStore:
 
         Raises:
             WrongState: The search is cancelled.
+            UnknownCode: The code that a task names is not in the store.
             InvalidInput: The store would get more than 64 different requirements.
         """
         shard = self._keys.shard_of_search(search)
         tasks = [
-            NewTask(new_task_id(shard), spec.key or content_key(spec.architecture, spec.config), spec) for spec in specs
+            NewTask(
+                new_task_id(shard),
+                spec.key or content_key(spec.architecture, spec.config, spec.evaluator, spec.code),
+                spec,
+            )
+            for spec in specs
         ]
         arguments = codec.submit_arguments(search, architecture_format, tasks)
         reply = await self._pipeline.call("submit", self._keys.clocks[shard], *arguments)
@@ -80,6 +87,8 @@ class TaskStore:
                 given=search,
                 expected="resume it, or use another name",
             )
+        if reply == b"UNKNOWN_CODE":
+            raise unknown_code(", ".join(sorted({spec.code for spec in specs if spec.code})))
         if reply == b"TOO_MANY_CLASSES":
             raise InvalidInput(
                 "more than 64 different requirements are in use",

@@ -1,7 +1,7 @@
 -- forget: retention. Deletes the oldest ended tasks of a search beyond an age or a count, with all their keys, and the
 -- search itself once it is empty and was left alone for the same age.
 --
--- @include lib/base.lua lib/queue.lua lib/leave.lua
+-- @include lib/base.lua lib/queue.lua lib/leave.lua lib/code.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  search
@@ -16,7 +16,7 @@ local now = wall_ms()
 
 local function forget(id, state)
   local task_key = key('task', id)
-  local task = redis.call('HMGET', task_key, 'key', 'payload', 'class')
+  local task = redis.call('HMGET', task_key, 'key', 'payload', 'class', 'code')
   redis.call('HDEL', key('keys', search), task[1])
   if redis.call('HINCRBY', key('payload-refs'), task[2], -1) <= 0 then
     redis.call('HDEL', key('payload-refs'), task[2])
@@ -26,6 +26,7 @@ local function forget(id, state)
     redis.call('HDEL', key('class-tasks'), task[3])
     redis.call('HDEL', key('class-requirements'), task[3])
   end
+  if task[4] then task_with_code_gone(task[4], now) end
   redis.call('ZREM', key('ended', search .. ':' .. state), id)
   redis.call('ZREM', key('members', search), id)
   discard_checkpoints(id)
@@ -57,6 +58,8 @@ local function forget_search()
     touched = math.max(touched, tonumber(at or '0'))
   end
   if touched == 0 or now - touched <= age then return end
+  local code = redis.call('HGET', search_key, 'code')
+  if code and code ~= '' and code_kept(code) then touch_code(code, now) end
   redis.call('DEL', search_key)
   redis.call('ZREM', key('searches'), search)
   event('', search, 'search', 'forgotten')

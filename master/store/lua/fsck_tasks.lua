@@ -5,7 +5,8 @@
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  search
 -- ARGV[2]  submission number to start after
--- Replies  [next submission number or '', tasks checked, [violation, …], payload and class of each as a flat list]
+-- Replies  [next submission number or '', tasks checked, [violation, …], payload, class and code (or '') of each as a flat
+--          list]
 local STEP = 100
 
 local search = ARGV[1]
@@ -17,7 +18,7 @@ end
 
 local function check(id)
   local v = redis.call('HMGET', key('task', id), 'state', 'search', 'class', 'key', 'payload', 'token', 'attempts',
-    'max_attempts', 'losses', 'max_losses', 'ooms', 'max_ooms')
+    'max_attempts', 'losses', 'max_losses', 'ooms', 'max_ooms', 'code')
   local state = v[1]
   if not state then return violation(id, 'is a member but has no record') end
   if v[2] ~= search then violation(id, 'says it belongs to ' .. v[2]) end
@@ -35,6 +36,7 @@ local function check(id)
   end
   if redis.call('HGET', key('keys', search), v[4]) ~= id then violation(id, 'is not what its key names') end
   if redis.call('EXISTS', key('payload', v[5])) == 0 then violation(id, 'has no payload') end
+  if v[13] and redis.call('EXISTS', key('code', v[13])) == 0 then violation(id, 'names code that is not kept') end
   if (state == 'LEASED') ~= (v[6] ~= nil and v[6] ~= false and v[6] ~= '') then
     violation(id, 'is ' .. state .. ' and its lease token does not fit that')
   end
@@ -48,8 +50,9 @@ local rows = redis.call('ZRANGEBYSCORE', key('members', search), '(' .. ARGV[2],
 local contents = {}
 for i = 1, #rows, 2 do
   check(rows[i])
-  local content = redis.call('HMGET', key('task', rows[i]), 'payload', 'class')
-  contents[i], contents[i + 1] = content[1] or '', content[2] or ''
+  for _, content in ipairs(redis.call('HMGET', key('task', rows[i]), 'payload', 'class', 'code')) do
+    contents[#contents + 1] = content or ''
+  end
 end
 local last = #rows == 2 * STEP and rows[#rows] or ''
 return {last, #rows / 2, violations, contents}

@@ -3,13 +3,15 @@
 -- A task that the store had lost in a rollback, and that a worker has told of since (lib/orphans.lua), gets its old id
 -- back, and at once its holder's lease or its result.
 --
--- @include lib/base.lua lib/queue.lua lib/leave.lua lib/success.lua lib/adopt.lua lib/orphans.lua
+-- @include lib/base.lua lib/queue.lua lib/leave.lua lib/success.lua lib/adopt.lua lib/orphans.lua lib/code.lua
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON {search, format, blobs: {digest: n}, tasks: [{id, key, class, requirements, priority, max_attempts,
---          max_losses, max_ooms, timeout, progress, delay, payload, origin}]}; times in ms, `payload` is a digest
+--          max_losses, max_ooms, timeout, progress, delay, payload, origin, code?}]}; times in ms, `payload` and `code`
+--          are digests
 -- ARGV[2…] the payloads; that of digest d is ARGV[1 + blobs[d]]
 -- Replies  [[verdict, task id, state], …] with verdict OK or DUPLICATE (the key is known: that task's id and state),
---          or the one word SEARCH_CANCELLED or TOO_MANY_CLASSES. Nothing is written then.
+--          or the one word SEARCH_CANCELLED, UNKNOWN_CODE (of a task, known or not) or TOO_MANY_CLASSES.
+--          Nothing is written then.
 -- Events   submit; complete or readopt
 -- Retry    safe: the keys make it idempotent
 local CLASSES_MAX = 64
@@ -20,6 +22,10 @@ local search_key = key('search', search)
 
 local status = redis.call('HGET', search_key, 'status')
 if status == 'cancelled' then return 'SEARCH_CANCELLED' end
+
+for _, task in ipairs(request.tasks) do
+  if task.code and not code_kept(task.code) then return 'UNKNOWN_CODE' end
+end
 
 local known_classes = redis.call('HLEN', key('class-requirements'))
 local fresh = {}
@@ -54,6 +60,10 @@ local function create(task)
     'priority', task.priority, 'seq', seq, 'key', task.key, 'payload', task.payload, 'submitted', int(now),
     'attempts', 0, 'max_attempts', task.max_attempts, 'losses', 0, 'max_losses', task.max_losses, 'ooms', 0, 'max_ooms', task.max_ooms,
     'epoch', 0, 'timeout', int(task.timeout), 'progress', int(task.progress))
+  if task.code then
+    redis.call('HSET', key('task', task.id), 'code', task.code)
+    task_names_code(task.code)
+  end
   redis.call('ZADD', key('members', search), seq, task.id)
   recount(search, '', state)
   if delayed then
