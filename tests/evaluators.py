@@ -137,7 +137,7 @@ class _Run:
                 self.training.step()
             self.journal("step", step)
             if self.checkpoint_every and step % self.checkpoint_every == 0:
-                self.context.checkpoint.save(self.state(step), step=step, score=step / self.steps)
+                self.context.checkpoint.save(self.state(step), step=step, score=step / self.steps, wait=True)
             if self.reports:
                 self.context.report(step, {"samples_per_second": 100.0}, total_steps=self.steps)
             result = self.after(step)

@@ -64,15 +64,22 @@ def blobs() -> Any:
 
 
 def task_of(architecture: str = STATEFUL, extra: Mapping[str, str] | None = None, **config: Any) -> EvaluationTask:
-    """A task on one thread, whose other settings are the defaults."""
+    """A task on one thread that saves after each epoch; its other settings are the defaults."""
     return EvaluationTask(
         task_id="0-task",
         search="search",
         architecture=architecture,
-        config=Config(**config, extra={"threads": "1"} | dict(extra or {})),
+        config=Config(**config, extra={"threads": "1", "checkpoint_every_epochs": "1"} | dict(extra or {})),
         attempt=1,
         epoch=1,
     )
+
+
+class PromptCheckpoints(ExecutorCheckpoints):
+    """Every save is on storage when it returns: a test that counts looks and saves must not depend on a thread."""
+
+    def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None, wait: bool = False) -> None:
+        super().save(state, step=step, score=score, wait=True)
 
 
 @dataclass
@@ -99,7 +106,7 @@ class StorageContext:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.work_dir = self.directory
         self.announced = read_announced(self.directory)
-        self.checkpoint = ExecutorCheckpoints(
+        self.checkpoint = PromptCheckpoints(
             base_url=str(self.directory / "checkpoints"),
             search="search",
             task_id="0-task",
@@ -157,8 +164,8 @@ def main(arguments: Sequence[str]) -> None:
     directory, given = Path(arguments[0]), json.loads(arguments[1])
     extra = given["config"].pop("extra")
     task = task_of(given["architecture"], extra, **given["config"])
-    metrics = evaluate(task, StorageContext(directory, kill_at_look=given.get("kill_at_look", 0)))
-    (directory / "metrics.json").write_text(json.dumps(dict(metrics)))
+    result = evaluate(task, StorageContext(directory, kill_at_look=given.get("kill_at_look", 0)))
+    (directory / "metrics.json").write_text(json.dumps(dict(result.metrics)))
 
 
 if __name__ == "__main__":

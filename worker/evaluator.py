@@ -19,6 +19,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tenure.common.spec import Config
+from tenure.worker.checkpoint.snapshot import copied
+from tenure.worker.checkpoint.steps import StepCheckpointer
+
+__all__ = [
+    "CheckpointHandle",
+    "Context",
+    "EvaluationTask",
+    "Evaluator",
+    "MemoryCheckpoints",
+    "MemoryContext",
+    "Result",
+    "StepCheckpointer",
+    "Stopped",
+]
 
 
 class Stopped(Exception):
@@ -75,22 +89,40 @@ class CheckpointHandle(Protocol):
                 is to blame. Let it through: the attempt fails, and the work isn't thrown away in silence.
         """
 
-    def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None) -> None:
-        """Write a checkpoint and have it registered.
+    @property
+    def due(self) -> bool:
+        """Whether a save is worth its cost now. Cheap: ask after each step.
+
+        True once the time since the last save is Daly's optimum for what saves of this run have cost and how often
+        this worker loses runs, and long enough that they cost at most the worker's ``--checkpoint-overhead``; never
+        while an earlier save is still being written. What you save without asking is saved all the same.
+        """
+
+    def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None, wait: bool = False) -> None:
+        """Copy the state, and have it written and registered in the background.
 
         Args:
-            state: Tensors, numbers, texts, and lists and dicts of them.
+            state: Tensors, numbers, texts, and lists and dicts of them. It is copied before the call returns (tensors
+                to the CPU), so give the live one and go on changing it.
             step: The training epoch (or step) that the state stands after.
             score: Higher is better; decides which checkpoint is kept as the best.
+            wait: Return only when it is whole on storage, and its registration on its way. Without, it is so a little
+                later: an evaluator that dies in between loses this save and has the one before.
 
-        Holds on return: the files are on disk, whole; the registration is on its way and reaches the master before
-        anything the evaluator does next. A write that fails (disk full) is logged and counted, the evaluation goes
-        on, and the previous checkpoint stays the one to resume from.
+        One save is being written and one may wait. A third takes the place of the one that waits; if that has the best
+        score so far it is written first, and the call returns once that has begun.
+
+        A write that fails (disk full) is logged and counted, the evaluation goes on, and the previous checkpoint stays
+        the one to resume from. An evaluation that raises Stopped, or fails and may be retried, ends when its last save
+        is written; one that returns a result doesn't wait: what isn't written then is never registered.
 
         Raises:
             InvalidInput: The state could not be read back (it holds a numpy number, an object), or a number is out of
                 range. The evaluator has to change.
         """
+
+    def wait(self) -> None:
+        """Return when everything saved is whole on storage and its registration on its way, or has failed."""
 
 
 class Context(Protocol):
@@ -98,11 +130,17 @@ class Context(Protocol):
 
     device: str
     """``cpu`` or ``cuda:0``: executors see only their own GPUs."""
+    devices: tuple[str, ...]
+    """All of them, ``device`` first: one for each GPU of the slot (``cuda:0``, ``cuda:1``), several times ``cpu`` where
+    the worker has the CPU stand for several."""
     work_dir: Path
     """A scratch directory of this run; deleted when it ends."""
     max_parameters: int
     """The worker's cap on a model's parameters; 0 = none."""
-    checkpoint: CheckpointHandle
+
+    @property
+    def checkpoint(self) -> CheckpointHandle:
+        """Where its state is loaded from and saved to."""
 
     @property
     def should_stop(self) -> bool:
@@ -129,6 +167,7 @@ class MemoryContext:
 
     work_dir: Path
     device: str = "cpu"
+    devices: tuple[str, ...] = ("cpu",)
     max_parameters: int = 0
     should_stop: bool = False
     reports: list[tuple[int, dict[str, float]]] = field(default_factory=list)
@@ -146,14 +185,23 @@ class MemoryContext:
 
 @dataclass
 class MemoryCheckpoints:
-    """A :class:`CheckpointHandle` that keeps states in a list."""
+    """A :class:`CheckpointHandle` that keeps states in a list.
+
+    Attributes:
+        saved: (step, copy of the state) of each save.
+        due: What the evaluator is told; set it to try what it does then.
+    """
 
     saved: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
+    due: bool = False
 
     def load(self) -> Mapping[str, Any] | None:
         """The last one saved."""
         return self.saved[-1][1] if self.saved else None
 
-    def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None) -> None:
-        """Keep it."""
-        self.saved.append((step, state))
+    def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None, wait: bool = False) -> None:
+        """Keep a copy; raises InvalidInput as on a worker."""
+        self.saved.append((step, copied(state).content_as_state()))
+
+    def wait(self) -> None:
+        """Nothing is ever under way."""

@@ -62,8 +62,8 @@ def test_a_fresh_start_loads_nothing(tmp_path: Path) -> None:
 
 def test_saved_is_whole_when_it_is_announced_and_the_next_run_resumes_from_it(tmp_path: Path) -> None:
     first = Run(tmp_path)
-    first.handle.save({"n": 1}, step=1, score=0.1)
-    first.handle.save({"n": 2}, step=2)
+    first.handle.save({"n": 1}, step=1, score=0.1, wait=True)
+    first.handle.save({"n": 2}, step=2, wait=True)
     assert [(one.step, one.epoch, one.score) for one in first.announced] == [(1, 1, 0.1), (2, 1, None)]
     for one in first.announced:
         assert read_checkpoint(one.url, one.digest) == {"n": one.step}
@@ -82,7 +82,7 @@ def test_saved_is_whole_when_it_is_announced_and_the_next_run_resumes_from_it(tm
 def test_a_corrupt_newest_is_skipped_with_a_warning(tmp_path: Path) -> None:
     first = Run(tmp_path)
     for n in (1, 2, 3):
-        first.handle.save({"n": n}, step=n)
+        first.handle.save({"n": n}, step=n, wait=True)
     newest, middle = path_of(first.announced[2]), path_of(first.announced[1])
     next(path for path in newest.iterdir() if path.name.startswith("state")).write_bytes(b"\0\0")
     (middle / "manifest.json").unlink()
@@ -97,7 +97,7 @@ def test_a_corrupt_newest_is_skipped_with_a_warning(tmp_path: Path) -> None:
 
 def test_when_none_is_usable_it_starts_afresh_and_says_so(tmp_path: Path) -> None:
     first = Run(tmp_path / "another host's disk")
-    first.handle.save({"n": 1}, step=1)
+    first.handle.save({"n": 1}, step=1, wait=True)
     (tmp_path / "another host's disk").rename(tmp_path / "unreachable")
     second = Run(tmp_path / "here", epoch=2, registered=first.announced)
     assert second.handle.load() is None
@@ -107,7 +107,7 @@ def test_when_none_is_usable_it_starts_afresh_and_says_so(tmp_path: Path) -> Non
 
 def test_a_storage_that_can_not_be_read_fails_the_attempt(tmp_path: Path) -> None:
     first = Run(tmp_path)
-    first.handle.save({"n": 1}, step=1)
+    first.handle.save({"n": 1}, step=1, wait=True)
     (path_of(first.announced[0]) / "manifest.json").unlink()
     (path_of(first.announced[0]) / "manifest.json").mkdir()
     with pytest.raises(CheckpointError, match="can't be read"):
@@ -118,7 +118,7 @@ def test_a_full_disk_stops_nothing_and_the_previous_checkpoint_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path)
-    run.handle.save({"n": 1}, step=1)
+    run.handle.save({"n": 1}, step=1, wait=True)
 
     class FullOs:
         def __getattr__(self, name: str) -> Any:
@@ -128,13 +128,13 @@ def test_a_full_disk_stops_nothing_and_the_previous_checkpoint_stays(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(local, "os", FullOs())
-    run.handle.save({"n": 2}, step=2)
+    run.handle.save({"n": 2}, step=2, wait=True)
     assert len(run.announced) == 1
     assert run.handle.counters.failures == 1
     assert "the storage is full" in run.logged("checkpoint.failed")[0]["error"]
     monkeypatch.undo()
     assert Run(tmp_path, epoch=2, registered=run.announced).handle.load() == {"n": 1}
-    run.handle.save({"n": 3}, step=3)
+    run.handle.save({"n": 3}, step=3, wait=True)
     assert [one.step for one in run.announced] == [1, 3]
     assert run.handle.load() == {"n": 3}
 
@@ -142,7 +142,7 @@ def test_a_full_disk_stops_nothing_and_the_previous_checkpoint_stays(
 def test_a_state_that_can_not_be_kept_is_the_evaluators_error(tmp_path: Path) -> None:
     run = Run(tmp_path)
     with pytest.raises(InvalidInput, match=r"state\.model"):
-        run.handle.save({"model": object()}, step=1)
+        run.handle.save({"model": object()}, step=1, wait=True)
     assert run.announced == []
 
 
@@ -154,7 +154,7 @@ def test_what_announce_raises_goes_through(tmp_path: Path) -> None:
         base_url=str(tmp_path), search="s", task_id="t", epoch=1, registered=[], announce=broken, log=print
     )
     with pytest.raises(BrokenPipeError):
-        handle.save({"n": 1}, step=1)
+        handle.save({"n": 1}, step=1, wait=True)
 
 
 def test_the_first_save_sweeps_what_dead_runs_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_the_first_save_sweeps_what_dead_runs_left(tmp_path: Path, monkeypatch: 
     run = Run(tmp_path, epoch=3, registered=[registered])
     assert run.handle.load() == {"n": 1}
     assert path_of(unregistered).exists(), "nothing is swept before this run has a checkpoint of its own"
-    run.handle.save({"n": 3}, step=3)
+    run.handle.save({"n": 3}, step=3, wait=True)
     left = {path.name for path in path_of(registered).parent.iterdir()}
     kept = [registered, same_epoch, run.announced[0]]
     assert left == {foreign.name, *(path_of(one).name for one in kept)}
@@ -180,7 +180,7 @@ def test_the_first_save_sweeps_what_dead_runs_left(tmp_path: Path, monkeypatch: 
     assert len(run.logged("checkpoint.swept")[0]["urls"]) == 3
 
     later = write(2)
-    run.handle.save({"n": 4}, step=4)
+    run.handle.save({"n": 4}, step=4, wait=True)
     assert path_of(later).exists(), "it sweeps once"
 
 
@@ -188,7 +188,7 @@ def test_a_sweep_that_fails_is_only_logged(tmp_path: Path) -> None:
     stale = path_of(write_checkpoint(str(tmp_path), "search", "0-task", 1, 1, {"n": 1}))
     (stale / "thesis.tex").write_text("mine")
     run = Run(tmp_path, epoch=2)
-    run.handle.save({"n": 2}, step=2)
+    run.handle.save({"n": 2}, step=2, wait=True)
     assert len(run.announced) == 1
     assert "never wrote" in run.logged("checkpoint.sweep_failed")[0]["error"]
     assert (stale / "thesis.tex").exists()
@@ -198,6 +198,6 @@ def test_counters_count_failed_writes_in_seconds_too(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
     run = Run(blocked)
-    run.handle.save({"n": 1}, step=1)
+    run.handle.save({"n": 1}, step=1, wait=True)
     assert run.handle.counters.failures == 1
     assert run.handle.counters.write_seconds > 0

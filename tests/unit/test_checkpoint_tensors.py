@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from tenure.common.errors import CheckpointError, CorruptCheckpoint, InvalidInput  # noqa: E402
 from tenure.worker.checkpoint import local, read_checkpoint, write_checkpoint  # noqa: E402
 from tenure.worker.checkpoint.naming import local_path  # noqa: E402
+from tenure.worker.checkpoint.snapshot import Snapshot  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -101,7 +102,7 @@ def test_what_is_no_dense_tensor_is_refused(tensor: Any, tmp_path: Path) -> None
         write_checkpoint(str(tmp_path), "search", "0-task", 1, 1, {"x": tensor})
 
 
-def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     """Even with a manifest that vouches for it."""
     marker = tmp_path / "executed"
 
@@ -109,13 +110,8 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
         def __reduce__(self) -> Any:
             return (os.mkdir, (str(marker),))
 
-    from tenure.worker.checkpoint import writer
-
-    def encode_payload(state: Any, encoding: str, sink: Any) -> None:
-        sink.write(pickle.dumps({"x": Payload()}))
-
-    monkeypatch.setattr(writer, "encode_state", encode_payload)
-    written = write_checkpoint(str(tmp_path), "search", "0-task", 1, 1, {})
+    malicious = Snapshot("torch", pickle.dumps({"x": Payload()}))
+    written = write_checkpoint(str(tmp_path), "search", "0-task", 1, 1, malicious)
     with pytest.raises(CorruptCheckpoint, match="can't be decoded"):
         read_checkpoint(written.url, written.digest)
     assert not marker.exists()

@@ -135,7 +135,7 @@ def _context(outbox: _Outbox, tmp_path: Path) -> RunContext:
         registered=[],
         checkpoints_url=str(tmp_path),
         work_dir=tmp_path,
-        device="cpu",
+        devices=("cpu",),
         max_parameters=0,
         outbox=outbox,  # type: ignore[arg-type]
         stop=threading.Event(),
@@ -166,13 +166,14 @@ def test_log_fields_of_any_kind_and_size_can_be_sent(tmp_path: Path) -> None:
     assert len(second["fields"]["shortened"]) < 20_000
 
 
-def test_a_saved_checkpoint_is_announced_before_save_returns(tmp_path: Path) -> None:
+def test_a_checkpoint_is_announced_before_a_save_that_waits_returns(tmp_path: Path) -> None:
     outbox = _Outbox()
     context = _context(outbox, tmp_path)
     assert context.checkpoint.load() is None
-    context.checkpoint.save({"step": 4}, step=4, score=0.25)
+    context.checkpoint.save({"step": 4}, step=4, score=0.25, wait=True)
     kinds = [message["type"] for message in outbox.sent if message["type"] != "log"]
     assert kinds == ["resumed", "saves", "checkpoint", "saves"]
     announced = next(message["checkpoint"] for message in outbox.sent if message["type"] == "checkpoint")
     assert (announced["step"], announced["epoch"], announced["score"]) == (4, 2, 0.25)
     assert outbox.sent[-1]["costs"]["saved"] == 1
+    context.checkpoint.close()

@@ -11,7 +11,7 @@ import json
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import IO, Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
 from tenure.common.errors import CheckpointError, CorruptCheckpoint, InvalidInput
 
@@ -40,16 +40,6 @@ def choose_encoding(state: Mapping[str, Any]) -> str:
         _check_key(key, "state", encoding)
         _check(value, f"state.{key}", encoding, 0)
     return encoding
-
-
-def encode_state(state: Mapping[str, Any], encoding: str, sink: Sink) -> None:
-    """Write ``state``, which :func:`choose_encoding` has checked."""
-    if encoding == "json":
-        sink.write(json.dumps(dict(state), ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        return
-    import torch
-
-    torch.save(dict(state), cast(IO[bytes], sink))
 
 
 def decode_state(stream: BinaryIO, encoding: str, where: str) -> dict[str, Any]:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import errno
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from tenure import __version__
 from tenure.common.errors import CheckpointError, InvalidInput
-from tenure.worker.checkpoint.codec import Sink, choose_encoding, encode_state
+from tenure.worker.checkpoint.codec import Sink
 from tenure.worker.checkpoint.manifest import MANIFEST, STATE_FILES, Manifest, StateFile, digest_of
 from tenure.worker.checkpoint.naming import new_name, task_url
+from tenure.worker.checkpoint.snapshot import Snapshot, checked
 from tenure.worker.checkpoint.storage import Writing, open_task_directory
 
 _STEP_MAX = 2**63 - 1
+# Hashed and written in turns of so much: it stays in the processor's cache, and giving up takes effect between two.
+_SLICE_BYTES = 4 * 1024 * 1024
+
+
+class GivenUp(Exception):
+    """Nobody wants the checkpoint that was being written any more."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,9 @@ def write_checkpoint(
     task_id: str,
     epoch: int,
     step: int,
-    state: Mapping[str, Any],
+    state: Mapping[str, Any] | Snapshot,
     score: float | None = None,
+    unwanted: Callable[[], bool] = lambda: False,
 ) -> WrittenCheckpoint:
     """Write ``state`` into a new directory under ``<base_url>/<search>/<task_id>/``.
 
@@ -64,19 +72,21 @@ def write_checkpoint(
         step: At least 0.
         state: See :func:`codec.choose_encoding` for what may be in it.
         score: Finite, or None.
+        unwanted: Asked between two slices and before the last step; once it says yes, nothing is left behind.
 
     Raises:
+        GivenUp: ``unwanted`` said yes.
         InvalidInput: The state or a number can't be kept in a checkpoint. The evaluator has to change.
         CheckpointError: The storage failed; the message names the cause. Trying again later can help.
     """
-    _check_numbers(epoch, step, score)
-    encoding = choose_encoding(state)
+    check_numbers(epoch, step, score)
+    snapshot = state if isinstance(state, Snapshot) else checked(state)
     directory_url = task_url(base_url, search, task_id)
     name = new_name(step, epoch)
     writing: Writing | None = None
     try:
         writing = open_task_directory(directory_url).begin(name)
-        state_file = _write_state(writing, state, encoding)
+        state_file = _write_state(writing, snapshot, unwanted)
         manifest = Manifest(
             search=search,
             task_id=task_id,
@@ -89,6 +99,8 @@ def write_checkpoint(
         ).encode()
         with writing.file(MANIFEST) as sink:
             sink.write(manifest)
+        if unwanted():
+            raise GivenUp
         writing.commit()
     except BaseException as error:
         if writing is not None:
@@ -106,44 +118,51 @@ def write_checkpoint(
     )
 
 
-def _write_state(writing: Writing, state: Mapping[str, Any], encoding: str) -> StateFile:
-    name = STATE_FILES[encoding]
+def _write_state(writing: Writing, snapshot: Snapshot, unwanted: Callable[[], bool]) -> StateFile:
+    name = STATE_FILES[snapshot.encoding]
     with writing.file(name) as sink:
-        hashing = _HashingSink(sink)
+        hashing = _HashingSink(sink, unwanted)
         try:
-            encode_state(state, encoding, hashing)
+            snapshot.encode(hashing)
         except Exception as error:
             # torch wraps what its sink raises into RuntimeErrors of its own.
             if hashing.failure is not None:
                 raise hashing.failure from error
             raise
-    return StateFile(name, encoding, hashing.size_bytes, hashing.sha256.hexdigest())
+    return StateFile(name, snapshot.encoding, hashing.size_bytes, hashing.sha256.hexdigest())
 
 
 class _HashingSink:
     """Hashes what goes through: the manifest tells what was to be written, not what a disk gives back."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, unwanted: Callable[[], bool]) -> None:
         self._sink = sink
+        self._unwanted = unwanted
         self.sha256 = hashlib.sha256()
         self.size_bytes = 0
-        self.failure: OSError | None = None
+        self.failure: OSError | GivenUp | None = None
 
     def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")
         try:
-            written = self._sink.write(data)
-        except OSError as error:
+            for first in range(0, len(view), _SLICE_BYTES):
+                piece = view[first : first + _SLICE_BYTES]
+                if self._unwanted():
+                    raise GivenUp
+                self._sink.write(piece)
+                self.sha256.update(piece)
+        except (OSError, GivenUp) as error:
             self.failure = error
             raise
-        self.sha256.update(data)
-        self.size_bytes += written
-        return written
+        self.size_bytes += len(view)
+        return len(view)
 
     def flush(self) -> None:
         """torch calls it; the file's fsync is the sink's affair."""
 
 
-def _check_numbers(epoch: int, step: int, score: float | None) -> None:
+def check_numbers(epoch: int, step: int, score: float | None) -> None:
+    """Raises InvalidInput for what no checkpoint can have."""
     for name, value in (("epoch", epoch), ("step", step)):
         if type(value) is not int or not 0 <= value <= _STEP_MAX:
             raise InvalidInput(

@@ -16,11 +16,9 @@ import threading
 import time
 import traceback
 
+from tenure.worker.executor.cleanup import Cleanup, adopt_orphans
 from tenure.worker.executor.watchdog import start_watchdog
 from tenure.worker.pipe import Message, PipeBroken, receive_frame
-
-# A CUDA context and cuDNN's workspaces stay; more than this that a finished run still holds is a leak.
-_LEAK_BYTES = 256 * 1024 * 1024
 
 
 def main() -> int:
@@ -42,7 +40,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--pipe", type=int, required=True, help="descriptor of the pipe to the supervisor")
     parser.add_argument("--supervisor", type=int, required=True, help="its process id")
     parser.add_argument("--evaluator", required=True, help="module:function")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--devices", default="cpu", help="as torch names them, separated by commas")
     parser.add_argument("--checkpoints", required=True, help="URL")
     parser.add_argument("--max-parameters", type=int, default=0)
     return parser.parse_args()
@@ -89,6 +87,8 @@ class _Executor:
         # What is imported stays anyway; collections between runs need not walk it.
         gc.collect()
         gc.freeze()
+        adopt_orphans()
+        self._cleanup = Cleanup()
         self._outbox.send({"type": "ready", "pid": os.getpid()})
         with contextlib.suppress(PipeBroken):
             while (message := self._inbox.get())["type"] == "evaluate":
@@ -116,14 +116,16 @@ class _Executor:
     def _evaluate(self, message: Message) -> None:
         run = int(message["run"])
         started = time.monotonic()
+        leftovers = contextlib.ExitStack()
         ending = self._carry_out(
             self._evaluator,
             message,
             checkpoints_url=self._arguments.checkpoints,
-            device=self._arguments.device,
+            devices=tuple(self._arguments.devices.split(",")),
             max_parameters=self._arguments.max_parameters,
             outbox=self._outbox,
             stop=self._stops[run],
+            leftovers=leftovers,
         )
         ending["seconds"] = time.monotonic() - started
         for stream in (sys.stdout, sys.stderr):
@@ -132,7 +134,8 @@ class _Executor:
                 stream.flush()
         self._outbox.send(ending)
         del self._stops[run]
-        self._outbox.send({"type": "idle", "run": run, "leaked_bytes": _clear_leftovers()})
+        leftovers.close()
+        self._outbox.send({"type": "idle", "run": run, **self._cleanup.after_run()})
 
     def _receive(self) -> None:
         """The reading thread: evaluations into the inbox, stops to where the evaluation looks."""
@@ -156,17 +159,6 @@ def _is_absent(error: BaseException, module_name: str) -> bool:
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return False
     return module_name == error.name or module_name.startswith(f"{error.name}.")
-
-
-def _clear_leftovers() -> int:
-    """Collect what the run left; returns the bytes of GPU memory that can't be given back."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
-        return 0
-    torch.cuda.empty_cache()
-    held = int(torch.cuda.memory_allocated())
-    return held if held > _LEAK_BYTES else 0
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from typing import Any
 
 from tenure.common import limits
 from tenure.worker.checkpoint.handle import ExecutorCheckpoints, RegisteredCheckpoint
+from tenure.worker.checkpoint.interval import CheckpointPolicy
 from tenure.worker.checkpoint.writer import WrittenCheckpoint
-from tenure.worker.evaluator import CheckpointHandle, EvaluationTask
+from tenure.worker.evaluator import EvaluationTask
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.pipe import Message
 
@@ -31,12 +32,14 @@ class RunContext:
         registered: list[RegisteredCheckpoint],
         checkpoints_url: str,
         work_dir: Path,
-        device: str,
+        devices: tuple[str, ...],
         max_parameters: int,
         outbox: Outbox,
         stop: threading.Event,
+        policy: CheckpointPolicy | None = None,
     ) -> None:
-        self.device = device
+        self.device = devices[0]
+        self.devices = devices
         self.work_dir = work_dir
         self.max_parameters = max_parameters
         self._run = run
@@ -44,18 +47,17 @@ class RunContext:
         self._stop = stop
         self._sequence = 0
         self._warned: set[str] = set()
-        self.checkpoint: CheckpointHandle = _PipedCheckpoints(
+        self.checkpoint = PipedCheckpoints(
             run,
             outbox,
-            ExecutorCheckpoints(
-                base_url=checkpoints_url,
-                search=task.search,
-                task_id=task.task_id,
-                epoch=task.epoch,
-                registered=registered,
-                announce=self._announce,
-                log=self.log,
-            ),
+            base_url=checkpoints_url,
+            search=task.search,
+            task_id=task.task_id,
+            epoch=task.epoch,
+            registered=registered,
+            announce=self._announce,
+            log=self.log,
+            policy=policy,
         )
 
     @property
@@ -112,26 +114,24 @@ class RunContext:
         self._outbox.send({"type": "checkpoint", "run": self._run, "checkpoint": checkpoint})
 
 
-class _PipedCheckpoints:
-    """The checkpoint handle, telling the supervisor where the run goes on from and what its checkpoints cost."""
+class PipedCheckpoints(ExecutorCheckpoints):
+    """Tells the supervisor where the run goes on from and what its checkpoints cost."""
 
-    def __init__(self, run: int, outbox: Outbox, inner: ExecutorCheckpoints) -> None:
+    def __init__(self, run: int, outbox: Outbox, **arguments: Any) -> None:
+        super().__init__(**arguments, written=self.send_costs)
         self._run = run
         self._outbox = outbox
-        self._inner = inner
 
     def load(self) -> Mapping[str, Any] | None:
-        state = self._inner.load()
-        self._outbox.send({"type": "resumed", "run": self._run, "step": self._inner.resumed_step or 0})
-        self._send_costs()
+        """See :class:`tenure.worker.evaluator.CheckpointHandle`."""
+        state = super().load()
+        self._outbox.send({"type": "resumed", "run": self._run, "step": self.resumed_step or 0})
+        self.send_costs()
         return state
 
-    def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None) -> None:
-        self._inner.save(state, step=step, score=score)
-        self._send_costs()
-
-    def _send_costs(self) -> None:
-        self._outbox.send({"type": "saves", "run": self._run, "costs": vars(self._inner.counters)})
+    def send_costs(self) -> None:
+        """Either thread may: the counters only rise, and the supervisor takes each for itself."""
+        self._outbox.send({"type": "saves", "run": self._run, "costs": dict(vars(self.counters))})
 
 
 def as_number(value: Any) -> float | None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tenure.common import limits
 from tenure.common.errors import InvalidInput
 from tenure.common.spec import Config
 from tenure.worker.checkpoint.handle import RegisteredCheckpoint
+from tenure.worker.checkpoint.interval import CheckpointPolicy
 from tenure.worker.evaluator import EvaluationTask, Evaluator, Result, Stopped
 from tenure.worker.executor.context import RunContext, as_number
 from tenure.worker.executor.outbox import Outbox
@@ -41,12 +43,17 @@ def carry_out(
     message: Message,
     *,
     checkpoints_url: str,
-    device: str,
+    devices: tuple[str, ...],
     max_parameters: int,
     outbox: Outbox,
     stop: threading.Event,
+    leftovers: ExitStack,
 ) -> Message:
-    """Run the evaluation that ``message`` asks for; returns how it ended: ``done``, ``failed`` or ``stopped``."""
+    """Run the evaluation that ``message`` asks for; returns how it ended: ``done``, ``failed`` or ``stopped``.
+
+    No checkpoint is announced after that. What of the run is still to be cleared away is pushed on ``leftovers``, for
+    when the ending is told.
+    """
     run = int(message["run"])
     context = RunContext(
         run=run,
@@ -54,17 +61,30 @@ def carry_out(
         registered=[RegisteredCheckpoint(**named) for named in message["checkpoints"]],
         checkpoints_url=checkpoints_url,
         work_dir=Path(message["work_dir"]),
-        device=device,
+        devices=devices,
         max_parameters=max_parameters,
         outbox=outbox,
         stop=stop,
+        policy=CheckpointPolicy(**message.get("checkpoint_policy", {})),
     )
+    leftovers.callback(context.checkpoint.close)
+    try:
+        ending = _ending_of(run, evaluator, task, context)
+        if ending["type"] == "stopped" or ending.get("retryable"):
+            # The next run of the task goes on from the last save. If that can't be waited for, the run has failed.
+            context.checkpoint.wait()
+    except BaseException as error:  # noqa: BLE001 - translated: what the writing thread could not do
+        ending = _failure(run, error)
+    context.checkpoint.abandon()
+    context.checkpoint.send_costs()
+    return ending
+
+
+def _ending_of(run: int, evaluator: Evaluator, task: EvaluationTask, context: RunContext) -> Message:
     try:
         return {"type": "done", "run": run, **checked_result(evaluator(task, context))}
     except Stopped as error:
-        if stop.is_set():
-            return {"type": "stopped", "run": run}
-        return _failure(run, error)
+        return {"type": "stopped", "run": run} if context.should_stop else _failure(run, error)
     except BaseException as error:  # noqa: BLE001 - translated: whatever user code raises is the run's failure
         return _failure(run, error)
 
