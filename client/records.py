@@ -54,6 +54,25 @@ class CheckpointRef:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryReport:
+    """What is known of a run's memory, a GPU's or the host's; 0 = unknown.
+
+    Attributes:
+        estimated_bytes: What it was going to take at its peak, as estimated at its start.
+        limit_bytes: What it could have then.
+        peak_bytes: What it took at its peak.
+        batch_size: Rows in a batch.
+        micro_batches: In how many parts a batch went through the network.
+    """
+
+    estimated_bytes: int = 0
+    limit_bytes: int = 0
+    peak_bytes: int = 0
+    batch_size: int = 0
+    micro_batches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """One lease of a task and how it ended: the evidence.
 
@@ -64,6 +83,7 @@ class AttemptRecord:
         log_tail: The last lines the evaluation printed.
         steps_start: Step the run started from: above 0, it went on from a checkpoint.
         steps_end: Step it got to.
+        memory: What it was going to take and took; None if nothing is known.
     """
 
     epoch: int
@@ -79,6 +99,7 @@ class AttemptRecord:
     steps_start: int
     steps_end: int
     duration_seconds: float
+    memory: MemoryReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,4 +285,9 @@ def _checkpoint(message: Any) -> CheckpointRef:
 
 
 def _attempt(message: Any) -> AttemptRecord:
-    return AttemptRecord(**{name: getattr(message, name) for name in AttemptRecord.__dataclass_fields__})
+    plain = {name: getattr(message, name) for name in AttemptRecord.__dataclass_fields__ if name != "memory"}
+    return AttemptRecord(**plain, memory=_part(message, "memory", _memory))
+
+
+def _memory(message: Any) -> MemoryReport:
+    return MemoryReport(**{name: getattr(message, name) for name in MemoryReport.__dataclass_fields__})

@@ -35,10 +35,11 @@ class Config:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a worker must have to be given the task."""
+    """What a worker must have to be given the task. ``memory_bytes``: of the slot, its smallest GPU's or the host's."""
 
     gpus: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ def check_config(config: Config, architecture_format: str = "graph") -> Config:
 def check_requirements(requirements: Requirements) -> Requirements:
     """``requirements`` if every field is right; else InvalidInput."""
     check_integer(requirements.gpus, "requirements.gpus", 0, limits.SLOTS_MAX)
+    check_integer(requirements.memory_bytes, "requirements.memory_bytes", 0, limits.SLOT_MEMORY_BYTES_MAX)
     _check_mapping(requirements.labels, "requirements.labels", limits.LABELS_MAX, limits.LABEL_BYTES_MAX, InvalidInput)
     return requirements
 

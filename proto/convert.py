@@ -50,12 +50,14 @@ def evaluation_config(config: Config) -> worker_pb2.EvaluationConfig:
 
 def requirements_from_message(message: tenure_pb2.Requirements) -> Requirements:
     """What a worker must have."""
-    return Requirements(message.gpus, dict(message.labels))
+    return Requirements(message.gpus, dict(message.labels), message.memory_bytes)
 
 
 def requirements_to_message(requirements: Requirements) -> tenure_pb2.Requirements:
     """The inverse of :func:`requirements_from_message`."""
-    return tenure_pb2.Requirements(gpus=requirements.gpus, labels=dict(requirements.labels))
+    return tenure_pb2.Requirements(
+        gpus=requirements.gpus, labels=dict(requirements.labels), memory_bytes=requirements.memory_bytes
+    )
 
 
 def spec_from_message(message: tenure_pb2.TaskSpec) -> TaskSpec:
@@ -74,6 +76,8 @@ def spec_from_message(message: tenure_pb2.TaskSpec) -> TaskSpec:
         progress_deadline_ms=message.progress_deadline_ms,
         delay_ms=message.delay_ms,
         requirements=requirements_from_message(message.requirements),
+        evaluator=message.evaluator,
+        code=message.code,
     )
 
 

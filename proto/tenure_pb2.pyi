@@ -45,7 +45,7 @@ class Config(_message.Message):
     def __init__(self, num_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., dataset: _Optional[str] = ..., extra: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class TaskSpec(_message.Message):
-    __slots__ = ("key", "architecture", "config", "priority", "max_attempts", "max_losses", "timeout_ms", "progress_deadline_ms", "delay_ms", "requirements", "max_out_of_memory")
+    __slots__ = ("key", "architecture", "config", "priority", "max_attempts", "max_losses", "timeout_ms", "progress_deadline_ms", "delay_ms", "requirements", "max_out_of_memory", "evaluator", "code")
     KEY_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,8 @@ class TaskSpec(_message.Message):
     DELAY_MS_FIELD_NUMBER: _ClassVar[int]
     REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
     MAX_OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    EVALUATOR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     key: str
     architecture: str
     config: Config
@@ -68,10 +70,12 @@ class TaskSpec(_message.Message):
     delay_ms: int
     requirements: Requirements
     max_out_of_memory: int
-    def __init__(self, key: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., max_losses: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., delay_ms: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., max_out_of_memory: _Optional[int] = ...) -> None: ...
+    evaluator: str
+    code: str
+    def __init__(self, key: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., max_losses: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., delay_ms: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., max_out_of_memory: _Optional[int] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class Requirements(_message.Message):
-    __slots__ = ("gpus", "labels")
+    __slots__ = ("gpus", "labels", "memory_bytes")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -81,9 +85,11 @@ class Requirements(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     GPUS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     gpus: int
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, gpus: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    memory_bytes: int
+    def __init__(self, gpus: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
     __slots__ = ("search", "tasks")
@@ -128,7 +134,7 @@ class GetTasksResponse(_message.Message):
     def __init__(self, tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., unknown_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "search", "key", "state", "priority", "attempts", "max_attempts", "losses", "max_losses", "out_of_memory", "epoch", "worker_id", "cancel_requested", "submitted_unix_ms", "leased_unix_ms", "ended_unix_ms", "metrics", "detail", "duration_seconds", "failure", "progress", "checkpoint", "lease_left_ms", "scheduled_in_ms", "resumes", "requirements", "max_out_of_memory", "rule_attempts", "architecture", "config", "attempt_records")
+    __slots__ = ("task_id", "search", "key", "state", "priority", "attempts", "max_attempts", "losses", "max_losses", "out_of_memory", "epoch", "worker_id", "cancel_requested", "submitted_unix_ms", "leased_unix_ms", "ended_unix_ms", "metrics", "detail", "duration_seconds", "failure", "progress", "checkpoint", "lease_left_ms", "scheduled_in_ms", "resumes", "requirements", "max_out_of_memory", "rule_attempts", "architecture", "config", "attempt_records", "evaluator", "code")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +180,8 @@ class Task(_message.Message):
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    EVALUATOR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     search: str
     key: str
@@ -205,7 +213,9 @@ class Task(_message.Message):
     architecture: str
     config: Config
     attempt_records: _containers.RepeatedCompositeFieldContainer[AttemptRecord]
-    def __init__(self, task_id: _Optional[str] = ..., search: _Optional[str] = ..., key: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., priority: _Optional[int] = ..., attempts: _Optional[int] = ..., max_attempts: _Optional[int] = ..., losses: _Optional[int] = ..., max_losses: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., cancel_requested: bool = ..., submitted_unix_ms: _Optional[int] = ..., leased_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[ProgressReport, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointRef, _Mapping]] = ..., lease_left_ms: _Optional[int] = ..., scheduled_in_ms: _Optional[int] = ..., resumes: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., max_out_of_memory: _Optional[int] = ..., rule_attempts: _Optional[_Mapping[str, int]] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., attempt_records: _Optional[_Iterable[_Union[AttemptRecord, _Mapping]]] = ...) -> None: ...
+    evaluator: str
+    code: str
+    def __init__(self, task_id: _Optional[str] = ..., search: _Optional[str] = ..., key: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., priority: _Optional[int] = ..., attempts: _Optional[int] = ..., max_attempts: _Optional[int] = ..., losses: _Optional[int] = ..., max_losses: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., cancel_requested: bool = ..., submitted_unix_ms: _Optional[int] = ..., leased_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[ProgressReport, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointRef, _Mapping]] = ..., lease_left_ms: _Optional[int] = ..., scheduled_in_ms: _Optional[int] = ..., resumes: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., max_out_of_memory: _Optional[int] = ..., rule_attempts: _Optional[_Mapping[str, int]] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., attempt_records: _Optional[_Iterable[_Union[AttemptRecord, _Mapping]]] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("error_class", "message", "retryable")
@@ -249,7 +259,7 @@ class CheckpointRef(_message.Message):
     def __init__(self, url: _Optional[str] = ..., step: _Optional[int] = ..., size_bytes: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class AttemptRecord(_message.Message):
-    __slots__ = ("epoch", "worker_id", "outcome", "leased_unix_ms", "ended_unix_ms", "error_class", "error_message", "exit_signal", "exit_code", "log_tail", "steps_start", "steps_end", "duration_seconds")
+    __slots__ = ("epoch", "worker_id", "outcome", "leased_unix_ms", "ended_unix_ms", "error_class", "error_message", "exit_signal", "exit_code", "log_tail", "steps_start", "steps_end", "duration_seconds", "memory")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +273,7 @@ class AttemptRecord(_message.Message):
     STEPS_START_FIELD_NUMBER: _ClassVar[int]
     STEPS_END_FIELD_NUMBER: _ClassVar[int]
     DURATION_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     worker_id: str
     outcome: str
@@ -276,7 +287,22 @@ class AttemptRecord(_message.Message):
     steps_start: int
     steps_end: int
     duration_seconds: float
-    def __init__(self, epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., outcome: _Optional[str] = ..., leased_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., error_class: _Optional[str] = ..., error_message: _Optional[str] = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ..., log_tail: _Optional[str] = ..., steps_start: _Optional[int] = ..., steps_end: _Optional[int] = ..., duration_seconds: _Optional[float] = ...) -> None: ...
+    memory: MemoryReport
+    def __init__(self, epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., outcome: _Optional[str] = ..., leased_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., error_class: _Optional[str] = ..., error_message: _Optional[str] = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ..., log_tail: _Optional[str] = ..., steps_start: _Optional[int] = ..., steps_end: _Optional[int] = ..., duration_seconds: _Optional[float] = ..., memory: _Optional[_Union[MemoryReport, _Mapping]] = ...) -> None: ...
+
+class MemoryReport(_message.Message):
+    __slots__ = ("estimated_bytes", "limit_bytes", "peak_bytes", "batch_size", "micro_batches")
+    ESTIMATED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    estimated_bytes: int
+    limit_bytes: int
+    peak_bytes: int
+    batch_size: int
+    micro_batches: int
+    def __init__(self, estimated_bytes: _Optional[int] = ..., limit_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., batch_size: _Optional[int] = ..., micro_batches: _Optional[int] = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
     __slots__ = ("search", "states", "page_size", "page_token")
@@ -354,8 +380,68 @@ class TaskEvent(_message.Message):
     epoch: int
     def __init__(self, task_id: _Optional[str] = ..., search: _Optional[str] = ..., transition: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., at_unix_ms: _Optional[int] = ..., worker_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
+class TailTaskRequest(_message.Message):
+    __slots__ = ("task_id", "follow", "epoch", "place")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    follow: bool
+    epoch: int
+    place: int
+    def __init__(self, task_id: _Optional[str] = ..., follow: bool = ..., epoch: _Optional[int] = ..., place: _Optional[int] = ...) -> None: ...
+
+class TailTaskResponse(_message.Message):
+    __slots__ = ("run", "output", "note", "end")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    run: TailRun
+    output: TailOutput
+    note: str
+    end: TailEnd
+    def __init__(self, run: _Optional[_Union[TailRun, _Mapping]] = ..., output: _Optional[_Union[TailOutput, _Mapping]] = ..., note: _Optional[str] = ..., end: _Optional[_Union[TailEnd, _Mapping]] = ...) -> None: ...
+
+class TailRun(_message.Message):
+    __slots__ = ("epoch", "worker_id", "attempt")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    worker_id: str
+    attempt: int
+    def __init__(self, epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class TailOutput(_message.Message):
+    __slots__ = ("epoch", "place", "data", "left_out_bytes", "recorded")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    place: int
+    data: bytes
+    left_out_bytes: int
+    recorded: bool
+    def __init__(self, epoch: _Optional[int] = ..., place: _Optional[int] = ..., data: _Optional[bytes] = ..., left_out_bytes: _Optional[int] = ..., recorded: bool = ...) -> None: ...
+
+class TailEnd(_message.Message):
+    __slots__ = ("state", "failure", "exit_signal", "exit_code")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    EXIT_SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    state: TaskState
+    failure: Failure
+    exit_signal: int
+    exit_code: int
+    def __init__(self, state: _Optional[_Union[TaskState, str]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ...) -> None: ...
+
 class PutSearchRequest(_message.Message):
-    __slots__ = ("name", "priority", "weight", "max_leased", "architecture_format", "retry", "default_retry")
+    __slots__ = ("name", "priority", "weight", "max_leased", "architecture_format", "retry", "default_retry", "evaluator", "code")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -363,6 +449,8 @@ class PutSearchRequest(_message.Message):
     ARCHITECTURE_FORMAT_FIELD_NUMBER: _ClassVar[int]
     RETRY_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_RETRY_FIELD_NUMBER: _ClassVar[int]
+    EVALUATOR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     name: str
     priority: int
     weight: float
@@ -370,7 +458,9 @@ class PutSearchRequest(_message.Message):
     architecture_format: str
     retry: RetryPolicy
     default_retry: bool
-    def __init__(self, name: _Optional[str] = ..., priority: _Optional[int] = ..., weight: _Optional[float] = ..., max_leased: _Optional[int] = ..., architecture_format: _Optional[str] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., default_retry: bool = ...) -> None: ...
+    evaluator: str
+    code: str
+    def __init__(self, name: _Optional[str] = ..., priority: _Optional[int] = ..., weight: _Optional[float] = ..., max_leased: _Optional[int] = ..., architecture_format: _Optional[str] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., default_retry: bool = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class RetryPolicy(_message.Message):
     __slots__ = ("base_ms", "max_ms", "multiplier", "jitter", "rules")
@@ -411,7 +501,7 @@ class SearchName(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class Search(_message.Message):
-    __slots__ = ("name", "priority", "weight", "max_leased", "architecture_format", "status", "created_unix_ms", "tasks", "oldest_queued_ms", "last_ended_unix_ms", "best_fitness", "best_task_id", "retry")
+    __slots__ = ("name", "priority", "weight", "max_leased", "architecture_format", "status", "created_unix_ms", "tasks", "oldest_queued_ms", "last_ended_unix_ms", "best_fitness", "best_task_id", "retry", "evaluator", "code")
     class TasksEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -432,6 +522,8 @@ class Search(_message.Message):
     BEST_FITNESS_FIELD_NUMBER: _ClassVar[int]
     BEST_TASK_ID_FIELD_NUMBER: _ClassVar[int]
     RETRY_FIELD_NUMBER: _ClassVar[int]
+    EVALUATOR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     name: str
     priority: int
     weight: float
@@ -445,7 +537,39 @@ class Search(_message.Message):
     best_fitness: float
     best_task_id: str
     retry: RetryPolicy
-    def __init__(self, name: _Optional[str] = ..., priority: _Optional[int] = ..., weight: _Optional[float] = ..., max_leased: _Optional[int] = ..., architecture_format: _Optional[str] = ..., status: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., tasks: _Optional[_Mapping[str, int]] = ..., oldest_queued_ms: _Optional[int] = ..., last_ended_unix_ms: _Optional[int] = ..., best_fitness: _Optional[float] = ..., best_task_id: _Optional[str] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ...) -> None: ...
+    evaluator: str
+    code: str
+    def __init__(self, name: _Optional[str] = ..., priority: _Optional[int] = ..., weight: _Optional[float] = ..., max_leased: _Optional[int] = ..., architecture_format: _Optional[str] = ..., status: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., tasks: _Optional[_Mapping[str, int]] = ..., oldest_queued_ms: _Optional[int] = ..., last_ended_unix_ms: _Optional[int] = ..., best_fitness: _Optional[float] = ..., best_task_id: _Optional[str] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+
+class CodeName(_message.Message):
+    __slots__ = ("search", "digest")
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    search: str
+    digest: str
+    def __init__(self, search: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class PutCodeRequest(_message.Message):
+    __slots__ = ("search", "digest", "size_bytes", "offset", "data")
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    search: str
+    digest: str
+    size_bytes: int
+    offset: int
+    data: bytes
+    def __init__(self, search: _Optional[str] = ..., digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class CodeState(_message.Message):
+    __slots__ = ("whole", "received_bytes")
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    whole: bool
+    received_bytes: int
+    def __init__(self, whole: bool = ..., received_bytes: _Optional[int] = ...) -> None: ...
 
 class ListSearchesRequest(_message.Message):
     __slots__ = ()
@@ -476,7 +600,7 @@ class WorkerName(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("worker_id", "instance_id", "status", "mode", "host", "port", "slots", "slots_busy", "num_gpus", "gpu_ids", "labels", "dispatch", "version", "registered_unix_ms", "last_seen_ms_ago", "cpu_percent", "memory_percent", "gpu_percent", "gpu_memory_percent", "tasks_completed", "tasks_failed", "current_task_id", "leases")
+    __slots__ = ("worker_id", "instance_id", "status", "mode", "host", "port", "slots", "slots_busy", "num_gpus", "gpu_ids", "labels", "dispatch", "version", "registered_unix_ms", "last_seen_ms_ago", "cpu_percent", "memory_percent", "gpu_percent", "gpu_memory_percent", "tasks_completed", "tasks_failed", "current_task_id", "leases", "gpus_per_slot", "gpus", "slot_list", "accepts_code")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -507,6 +631,10 @@ class Worker(_message.Message):
     TASKS_FAILED_FIELD_NUMBER: _ClassVar[int]
     CURRENT_TASK_ID_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
+    GPUS_PER_SLOT_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    SLOT_LIST_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTS_CODE_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     instance_id: str
     status: str
@@ -530,7 +658,57 @@ class Worker(_message.Message):
     tasks_failed: int
     current_task_id: str
     leases: int
-    def __init__(self, worker_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., status: _Optional[str] = ..., mode: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., num_gpus: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., dispatch: _Optional[str] = ..., version: _Optional[str] = ..., registered_unix_ms: _Optional[int] = ..., last_seen_ms_ago: _Optional[int] = ..., cpu_percent: _Optional[float] = ..., memory_percent: _Optional[float] = ..., gpu_percent: _Optional[float] = ..., gpu_memory_percent: _Optional[float] = ..., tasks_completed: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., current_task_id: _Optional[str] = ..., leases: _Optional[int] = ...) -> None: ...
+    gpus_per_slot: int
+    gpus: _containers.RepeatedCompositeFieldContainer[GpuStatus]
+    slot_list: _containers.RepeatedCompositeFieldContainer[SlotStatus]
+    accepts_code: bool
+    def __init__(self, worker_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., status: _Optional[str] = ..., mode: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., num_gpus: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., dispatch: _Optional[str] = ..., version: _Optional[str] = ..., registered_unix_ms: _Optional[int] = ..., last_seen_ms_ago: _Optional[int] = ..., cpu_percent: _Optional[float] = ..., memory_percent: _Optional[float] = ..., gpu_percent: _Optional[float] = ..., gpu_memory_percent: _Optional[float] = ..., tasks_completed: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., current_task_id: _Optional[str] = ..., leases: _Optional[int] = ..., gpus_per_slot: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[GpuStatus, _Mapping]]] = ..., slot_list: _Optional[_Iterable[_Union[SlotStatus, _Mapping]]] = ..., accepts_code: bool = ...) -> None: ...
+
+class GpuStatus(_message.Message):
+    __slots__ = ("gpu", "model", "slots", "utilization", "memory_used_bytes", "memory_total_bytes", "temperature_celsius", "power_watts", "ecc_corrected", "ecc_uncorrected", "throttling", "xid_errors", "last_xid", "fault")
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    UTILIZATION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: _ClassVar[int]
+    POWER_WATTS_FIELD_NUMBER: _ClassVar[int]
+    ECC_CORRECTED_FIELD_NUMBER: _ClassVar[int]
+    ECC_UNCORRECTED_FIELD_NUMBER: _ClassVar[int]
+    THROTTLING_FIELD_NUMBER: _ClassVar[int]
+    XID_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    LAST_XID_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    gpu: str
+    model: str
+    slots: _containers.RepeatedScalarFieldContainer[int]
+    utilization: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    temperature_celsius: float
+    power_watts: float
+    ecc_corrected: int
+    ecc_uncorrected: int
+    throttling: _containers.RepeatedScalarFieldContainer[str]
+    xid_errors: int
+    last_xid: int
+    fault: str
+    def __init__(self, gpu: _Optional[str] = ..., model: _Optional[str] = ..., slots: _Optional[_Iterable[int]] = ..., utilization: _Optional[float] = ..., memory_used_bytes: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ..., temperature_celsius: _Optional[float] = ..., power_watts: _Optional[float] = ..., ecc_corrected: _Optional[int] = ..., ecc_uncorrected: _Optional[int] = ..., throttling: _Optional[_Iterable[str]] = ..., xid_errors: _Optional[int] = ..., last_xid: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
+
+class SlotStatus(_message.Message):
+    __slots__ = ("slot", "state", "gpus", "cordon_reason", "task_id")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    CORDON_REASON_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    state: str
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    cordon_reason: str
+    task_id: str
+    def __init__(self, slot: _Optional[int] = ..., state: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., cordon_reason: _Optional[str] = ..., task_id: _Optional[str] = ...) -> None: ...
 
 class StatsRequest(_message.Message):
     __slots__ = ()

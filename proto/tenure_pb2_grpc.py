@@ -44,6 +44,11 @@ class TenureServiceStub(object):
                 request_serializer=tenure__pb2.WatchRequest.SerializeToString,
                 response_deserializer=tenure__pb2.WatchResponse.FromString,
                 )
+        self.TailTask = channel.unary_stream(
+                '/tenure.v1.TenureService/TailTask',
+                request_serializer=tenure__pb2.TailTaskRequest.SerializeToString,
+                response_deserializer=tenure__pb2.TailTaskResponse.FromString,
+                )
         self.PutSearch = channel.unary_unary(
                 '/tenure.v1.TenureService/PutSearch',
                 request_serializer=tenure__pb2.PutSearchRequest.SerializeToString,
@@ -73,6 +78,16 @@ class TenureServiceStub(object):
                 '/tenure.v1.TenureService/CancelSearch',
                 request_serializer=tenure__pb2.SearchName.SerializeToString,
                 response_deserializer=tenure__pb2.Search.FromString,
+                )
+        self.PutCode = channel.unary_unary(
+                '/tenure.v1.TenureService/PutCode',
+                request_serializer=tenure__pb2.PutCodeRequest.SerializeToString,
+                response_deserializer=tenure__pb2.CodeState.FromString,
+                )
+        self.HasCode = channel.unary_unary(
+                '/tenure.v1.TenureService/HasCode',
+                request_serializer=tenure__pb2.CodeName.SerializeToString,
+                response_deserializer=tenure__pb2.CodeState.FromString,
                 )
         self.ListWorkers = channel.unary_unary(
                 '/tenure.v1.TenureService/ListWorkers',
@@ -148,6 +163,14 @@ class TenureServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TailTask(self, request, context):
+        """What a task's evaluation prints: the last of it, and with `follow` all of it until the task has ended, whichever
+        workers and masters it moves over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PutSearch(self, request, context):
         """Create a search or change its settings; absent fields stay as they are.
         """
@@ -182,6 +205,21 @@ class TenureServiceServicer(object):
     def CancelSearch(self, request, context):
         """Cancels every task of the search that has not ended; it takes no new ones until resumed.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutCode(self, request, context):
+        """Code that a search ships to its workers: a zip, known by the SHA-256 of its bytes. It is sent in pieces of at most
+        1 MiB, each at the place where the last one ended; another client, or this one later, at any master, goes on where one
+        stopped. Once whole it is kept while the search names it or has tasks that do, and for an hour anyway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HasCode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -258,6 +296,11 @@ def add_TenureServiceServicer_to_server(servicer, server):
                     request_deserializer=tenure__pb2.WatchRequest.FromString,
                     response_serializer=tenure__pb2.WatchResponse.SerializeToString,
             ),
+            'TailTask': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailTask,
+                    request_deserializer=tenure__pb2.TailTaskRequest.FromString,
+                    response_serializer=tenure__pb2.TailTaskResponse.SerializeToString,
+            ),
             'PutSearch': grpc.unary_unary_rpc_method_handler(
                     servicer.PutSearch,
                     request_deserializer=tenure__pb2.PutSearchRequest.FromString,
@@ -287,6 +330,16 @@ def add_TenureServiceServicer_to_server(servicer, server):
                     servicer.CancelSearch,
                     request_deserializer=tenure__pb2.SearchName.FromString,
                     response_serializer=tenure__pb2.Search.SerializeToString,
+            ),
+            'PutCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutCode,
+                    request_deserializer=tenure__pb2.PutCodeRequest.FromString,
+                    response_serializer=tenure__pb2.CodeState.SerializeToString,
+            ),
+            'HasCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.HasCode,
+                    request_deserializer=tenure__pb2.CodeName.FromString,
+                    response_serializer=tenure__pb2.CodeState.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -431,6 +484,23 @@ class TenureService(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def TailTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/tenure.v1.TenureService/TailTask',
+            tenure__pb2.TailTaskRequest.SerializeToString,
+            tenure__pb2.TailTaskResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def PutSearch(request,
             target,
             options=(),
@@ -529,6 +599,40 @@ class TenureService(object):
         return grpc.experimental.unary_unary(request, target, '/tenure.v1.TenureService/CancelSearch',
             tenure__pb2.SearchName.SerializeToString,
             tenure__pb2.Search.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PutCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/tenure.v1.TenureService/PutCode',
+            tenure__pb2.PutCodeRequest.SerializeToString,
+            tenure__pb2.CodeState.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def HasCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/tenure.v1.TenureService/HasCode',
+            tenure__pb2.CodeName.SerializeToString,
+            tenure__pb2.CodeState.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -48,7 +48,7 @@ VERDICT_UNKNOWN_TASK: Verdict
 VERDICT_INVALID: Verdict
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("worker_id", "host", "port", "num_gpus", "gpu_ids", "metadata", "instance_id", "slots", "labels", "dispatch", "version")
+    __slots__ = ("worker_id", "host", "port", "num_gpus", "gpu_ids", "metadata", "instance_id", "slots", "labels", "dispatch", "version", "gpus_per_slot", "slot_memory_bytes", "accepts_code", "tails")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,10 @@ class RegisterRequest(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     DISPATCH_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    GPUS_PER_SLOT_FIELD_NUMBER: _ClassVar[int]
+    SLOT_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTS_CODE_FIELD_NUMBER: _ClassVar[int]
+    TAILS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     host: str
     port: int
@@ -85,7 +89,11 @@ class RegisterRequest(_message.Message):
     labels: _containers.ScalarMap[str, str]
     dispatch: Dispatch
     version: str
-    def __init__(self, worker_id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., num_gpus: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., dispatch: _Optional[_Union[Dispatch, str]] = ..., version: _Optional[str] = ...) -> None: ...
+    gpus_per_slot: int
+    slot_memory_bytes: int
+    accepts_code: bool
+    tails: bool
+    def __init__(self, worker_id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., num_gpus: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., instance_id: _Optional[str] = ..., slots: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., dispatch: _Optional[_Union[Dispatch, str]] = ..., version: _Optional[str] = ..., gpus_per_slot: _Optional[int] = ..., slot_memory_bytes: _Optional[int] = ..., accepts_code: bool = ..., tails: bool = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
     __slots__ = ("success", "message", "master_id", "lease_ttl_ms", "heartbeat_interval_ms", "version")
@@ -120,19 +128,21 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., status: _Optional[str] = ..., current_task_id: _Optional[str] = ..., metrics: _Optional[_Union[WorkerMetrics, _Mapping]] = ..., instance_id: _Optional[str] = ..., renewals: _Optional[_Iterable[_Union[Renewal, _Mapping]]] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
-    __slots__ = ("acknowledged", "should_continue", "revocations", "drain")
+    __slots__ = ("acknowledged", "should_continue", "revocations", "drain", "uncordoned")
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     SHOULD_CONTINUE_FIELD_NUMBER: _ClassVar[int]
     REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    UNCORDONED_FIELD_NUMBER: _ClassVar[int]
     acknowledged: bool
     should_continue: bool
     revocations: _containers.RepeatedCompositeFieldContainer[Revocation]
     drain: bool
-    def __init__(self, acknowledged: bool = ..., should_continue: bool = ..., revocations: _Optional[_Iterable[_Union[Revocation, _Mapping]]] = ..., drain: bool = ...) -> None: ...
+    uncordoned: bool
+    def __init__(self, acknowledged: bool = ..., should_continue: bool = ..., revocations: _Optional[_Iterable[_Union[Revocation, _Mapping]]] = ..., drain: bool = ..., uncordoned: bool = ...) -> None: ...
 
 class WorkerMetrics(_message.Message):
-    __slots__ = ("cpu_usage", "memory_usage", "gpu_usage", "gpu_memory", "tasks_completed", "tasks_failed", "slots_busy", "spooled_results")
+    __slots__ = ("cpu_usage", "memory_usage", "gpu_usage", "gpu_memory", "tasks_completed", "tasks_failed", "slots_busy", "spooled_results", "gpus", "slots")
     CPU_USAGE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_USAGE_FIELD_NUMBER: _ClassVar[int]
     GPU_USAGE_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +151,8 @@ class WorkerMetrics(_message.Message):
     TASKS_FAILED_FIELD_NUMBER: _ClassVar[int]
     SLOTS_BUSY_FIELD_NUMBER: _ClassVar[int]
     SPOOLED_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     cpu_usage: float
     memory_usage: float
     gpu_usage: float
@@ -149,10 +161,12 @@ class WorkerMetrics(_message.Message):
     tasks_failed: int
     slots_busy: int
     spooled_results: int
-    def __init__(self, cpu_usage: _Optional[float] = ..., memory_usage: _Optional[float] = ..., gpu_usage: _Optional[float] = ..., gpu_memory: _Optional[float] = ..., tasks_completed: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., slots_busy: _Optional[int] = ..., spooled_results: _Optional[int] = ...) -> None: ...
+    gpus: _containers.RepeatedCompositeFieldContainer[GpuFigures]
+    slots: _containers.RepeatedCompositeFieldContainer[SlotFigures]
+    def __init__(self, cpu_usage: _Optional[float] = ..., memory_usage: _Optional[float] = ..., gpu_usage: _Optional[float] = ..., gpu_memory: _Optional[float] = ..., tasks_completed: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., slots_busy: _Optional[int] = ..., spooled_results: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[GpuFigures, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotFigures, _Mapping]]] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("task_id", "architecture", "config", "lease_token", "epoch", "search", "attempt", "checkpoints", "timeout_ms", "progress_deadline_ms", "lease_ttl_ms", "origin")
+    __slots__ = ("task_id", "architecture", "config", "lease_token", "epoch", "search", "attempt", "checkpoints", "timeout_ms", "progress_deadline_ms", "lease_ttl_ms", "origin", "out_of_memory", "evaluator", "code")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +179,9 @@ class EvaluateRequest(_message.Message):
     PROGRESS_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     LEASE_TTL_MS_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    EVALUATOR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     architecture: str
     config: EvaluationConfig
@@ -177,7 +194,10 @@ class EvaluateRequest(_message.Message):
     progress_deadline_ms: int
     lease_ttl_ms: int
     origin: str
-    def __init__(self, task_id: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[EvaluationConfig, _Mapping]] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., search: _Optional[str] = ..., attempt: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., lease_ttl_ms: _Optional[int] = ..., origin: _Optional[str] = ...) -> None: ...
+    out_of_memory: int
+    evaluator: str
+    code: str
+    def __init__(self, task_id: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[EvaluationConfig, _Mapping]] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., search: _Optional[str] = ..., attempt: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., lease_ttl_ms: _Optional[int] = ..., origin: _Optional[str] = ..., out_of_memory: _Optional[int] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class EvaluateResponse(_message.Message):
     __slots__ = ("task_id", "success", "metrics", "error", "duration", "outcome")
@@ -339,7 +359,7 @@ class CancelResponse(_message.Message):
     def __init__(self, success: bool = ..., message: _Optional[str] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("task_id", "lease_token", "epoch", "kind", "metrics", "detail", "error_class", "error_message", "retryable", "exit_signal", "exit_code", "log_tail", "duration_seconds", "steps_start", "steps_end", "architecture", "origin")
+    __slots__ = ("task_id", "lease_token", "epoch", "kind", "metrics", "detail", "error_class", "error_message", "retryable", "exit_signal", "exit_code", "log_tail", "duration_seconds", "steps_start", "steps_end", "architecture", "origin", "memory", "memory_needed_bytes")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -364,6 +384,8 @@ class Outcome(_message.Message):
     STEPS_END_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_NEEDED_BYTES_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     lease_token: str
     epoch: int
@@ -381,7 +403,23 @@ class Outcome(_message.Message):
     steps_end: int
     architecture: str
     origin: str
-    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[OutcomeKind, str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., error_class: _Optional[str] = ..., error_message: _Optional[str] = ..., retryable: bool = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ..., log_tail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., steps_start: _Optional[int] = ..., steps_end: _Optional[int] = ..., architecture: _Optional[str] = ..., origin: _Optional[str] = ...) -> None: ...
+    memory: MemoryReport
+    memory_needed_bytes: int
+    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[OutcomeKind, str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., error_class: _Optional[str] = ..., error_message: _Optional[str] = ..., retryable: bool = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ..., log_tail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., steps_start: _Optional[int] = ..., steps_end: _Optional[int] = ..., architecture: _Optional[str] = ..., origin: _Optional[str] = ..., memory: _Optional[_Union[MemoryReport, _Mapping]] = ..., memory_needed_bytes: _Optional[int] = ...) -> None: ...
+
+class MemoryReport(_message.Message):
+    __slots__ = ("estimated_bytes", "limit_bytes", "peak_bytes", "batch_size", "micro_batches")
+    ESTIMATED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    estimated_bytes: int
+    limit_bytes: int
+    peak_bytes: int
+    batch_size: int
+    micro_batches: int
+    def __init__(self, estimated_bytes: _Optional[int] = ..., limit_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., batch_size: _Optional[int] = ..., micro_batches: _Optional[int] = ...) -> None: ...
 
 class Renewal(_message.Message):
     __slots__ = ("task_id", "lease_token", "epoch", "progress", "origin")
@@ -426,6 +464,70 @@ class Revocation(_message.Message):
     reason: str
     def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class GpuFigures(_message.Message):
+    __slots__ = ("gpu", "model", "slots", "utilization", "memory_used_bytes", "memory_total_bytes", "temperature_celsius", "power_watts", "ecc_corrected", "ecc_uncorrected", "throttling", "xid_errors", "last_xid", "fault")
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    UTILIZATION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: _ClassVar[int]
+    POWER_WATTS_FIELD_NUMBER: _ClassVar[int]
+    ECC_CORRECTED_FIELD_NUMBER: _ClassVar[int]
+    ECC_UNCORRECTED_FIELD_NUMBER: _ClassVar[int]
+    THROTTLING_FIELD_NUMBER: _ClassVar[int]
+    XID_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    LAST_XID_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    gpu: str
+    model: str
+    slots: _containers.RepeatedScalarFieldContainer[int]
+    utilization: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    temperature_celsius: float
+    power_watts: float
+    ecc_corrected: int
+    ecc_uncorrected: int
+    throttling: _containers.RepeatedScalarFieldContainer[str]
+    xid_errors: int
+    last_xid: int
+    fault: str
+    def __init__(self, gpu: _Optional[str] = ..., model: _Optional[str] = ..., slots: _Optional[_Iterable[int]] = ..., utilization: _Optional[float] = ..., memory_used_bytes: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ..., temperature_celsius: _Optional[float] = ..., power_watts: _Optional[float] = ..., ecc_corrected: _Optional[int] = ..., ecc_uncorrected: _Optional[int] = ..., throttling: _Optional[_Iterable[str]] = ..., xid_errors: _Optional[int] = ..., last_xid: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
+
+class SlotFigures(_message.Message):
+    __slots__ = ("slot", "state", "gpus", "cordon_reason", "task_id")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    CORDON_REASON_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    state: str
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    cordon_reason: str
+    task_id: str
+    def __init__(self, slot: _Optional[int] = ..., state: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., cordon_reason: _Optional[str] = ..., task_id: _Optional[str] = ...) -> None: ...
+
+class CodeRequest(_message.Message):
+    __slots__ = ("search", "digest", "offset")
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    search: str
+    digest: str
+    offset: int
+    def __init__(self, search: _Optional[str] = ..., digest: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class CodePiece(_message.Message):
+    __slots__ = ("size_bytes", "data")
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    size_bytes: int
+    data: bytes
+    def __init__(self, size_bytes: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
 class Checkpoint(_message.Message):
     __slots__ = ("url", "step", "digest", "size_bytes", "epoch", "score")
     URL_FIELD_NUMBER: _ClassVar[int]
@@ -466,8 +568,44 @@ class CheckpointVerdict(_message.Message):
     delete_urls: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., url: _Optional[str] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., delete_urls: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class TailRequest(_message.Message):
+    __slots__ = ("task_id", "epoch", "keep_ms", "resume", "place", "worker_id", "reply_to")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KEEP_MS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    REPLY_TO_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    epoch: int
+    keep_ms: int
+    resume: bool
+    place: int
+    worker_id: str
+    reply_to: str
+    def __init__(self, task_id: _Optional[str] = ..., epoch: _Optional[int] = ..., keep_ms: _Optional[int] = ..., resume: bool = ..., place: _Optional[int] = ..., worker_id: _Optional[str] = ..., reply_to: _Optional[str] = ...) -> None: ...
+
+class TailPiece(_message.Message):
+    __slots__ = ("task_id", "epoch", "place", "data", "caught_up", "last", "trouble")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CAUGHT_UP_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    epoch: int
+    place: int
+    data: bytes
+    caught_up: bool
+    last: bool
+    trouble: str
+    def __init__(self, task_id: _Optional[str] = ..., epoch: _Optional[int] = ..., place: _Optional[int] = ..., data: _Optional[bytes] = ..., caught_up: bool = ..., last: bool = ..., trouble: _Optional[str] = ...) -> None: ...
+
 class SessionUp(_message.Message):
-    __slots__ = ("hello", "want", "renewals", "outcomes", "checkpoint", "heartbeat", "goodbye")
+    __slots__ = ("hello", "want", "renewals", "outcomes", "checkpoint", "heartbeat", "goodbye", "tail")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WANT_FIELD_NUMBER: _ClassVar[int]
     RENEWALS_FIELD_NUMBER: _ClassVar[int]
@@ -475,6 +613,7 @@ class SessionUp(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     want: Want
     renewals: Renewals
@@ -482,7 +621,8 @@ class SessionUp(_message.Message):
     checkpoint: RegisterCheckpoint
     heartbeat: HeartbeatRequest
     goodbye: Goodbye
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., want: _Optional[_Union[Want, _Mapping]] = ..., renewals: _Optional[_Union[Renewals, _Mapping]] = ..., outcomes: _Optional[_Union[Outcomes, _Mapping]] = ..., checkpoint: _Optional[_Union[RegisterCheckpoint, _Mapping]] = ..., heartbeat: _Optional[_Union[HeartbeatRequest, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    tail: TailPiece
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., want: _Optional[_Union[Want, _Mapping]] = ..., renewals: _Optional[_Union[Renewals, _Mapping]] = ..., outcomes: _Optional[_Union[Outcomes, _Mapping]] = ..., checkpoint: _Optional[_Union[RegisterCheckpoint, _Mapping]] = ..., heartbeat: _Optional[_Union[HeartbeatRequest, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., tail: _Optional[_Union[TailPiece, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("worker", "held")
@@ -519,7 +659,7 @@ class Goodbye(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class SessionDown(_message.Message):
-    __slots__ = ("welcome", "tasks", "outcome_verdicts", "checkpoint_verdict", "revocations", "drain", "renewals_done", "discard")
+    __slots__ = ("welcome", "tasks", "outcome_verdicts", "checkpoint_verdict", "revocations", "drain", "renewals_done", "discard", "tail")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_VERDICTS_FIELD_NUMBER: _ClassVar[int]
@@ -528,6 +668,7 @@ class SessionDown(_message.Message):
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     RENEWALS_DONE_FIELD_NUMBER: _ClassVar[int]
     DISCARD_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     tasks: Tasks
     outcome_verdicts: OutcomeVerdicts
@@ -536,7 +677,8 @@ class SessionDown(_message.Message):
     drain: Drain
     renewals_done: RenewalsDone
     discard: Discard
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., tasks: _Optional[_Union[Tasks, _Mapping]] = ..., outcome_verdicts: _Optional[_Union[OutcomeVerdicts, _Mapping]] = ..., checkpoint_verdict: _Optional[_Union[CheckpointVerdict, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., renewals_done: _Optional[_Union[RenewalsDone, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ...) -> None: ...
+    tail: TailRequest
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., tasks: _Optional[_Union[Tasks, _Mapping]] = ..., outcome_verdicts: _Optional[_Union[OutcomeVerdicts, _Mapping]] = ..., checkpoint_verdict: _Optional[_Union[CheckpointVerdict, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., renewals_done: _Optional[_Union[RenewalsDone, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., tail: _Optional[_Union[TailRequest, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("master_id", "lease_ttl_ms", "heartbeat_interval_ms", "grace_ms", "version")

@@ -40,6 +40,11 @@ class MasterServiceStub(object):
                 request_serializer=worker__pb2.SessionUp.SerializeToString,
                 response_deserializer=worker__pb2.SessionDown.FromString,
                 )
+        self.GetCode = channel.unary_unary(
+                '/morphml.distributed.MasterService/GetCode',
+                request_serializer=worker__pb2.CodeRequest.SerializeToString,
+                response_deserializer=worker__pb2.CodePiece.FromString,
+                )
 
 
 class MasterServiceServicer(object):
@@ -80,6 +85,13 @@ class MasterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCode(self, request, context):
+        """Tenure: a piece of the code that a task names. Any master of the store answers; a piece may be asked for again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MasterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -107,6 +119,11 @@ def add_MasterServiceServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=worker__pb2.SessionUp.FromString,
                     response_serializer=worker__pb2.SessionDown.SerializeToString,
+            ),
+            'GetCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCode,
+                    request_deserializer=worker__pb2.CodeRequest.FromString,
+                    response_serializer=worker__pb2.CodePiece.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -201,6 +218,23 @@ class MasterService(object):
         return grpc.experimental.stream_stream(request_iterator, target, '/morphml.distributed.MasterService/Session',
             worker__pb2.SessionUp.SerializeToString,
             worker__pb2.SessionDown.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/morphml.distributed.MasterService/GetCode',
+            worker__pb2.CodeRequest.SerializeToString,
+            worker__pb2.CodePiece.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from tenure.client.cli.output import ago, clock, print_pairs, printable, span
-from tenure.client.records import AttemptRecord, TaskRecord
+from tenure.client.records import AttemptRecord, MemoryReport, TaskRecord
+from tenure.common.estimate import show_bytes
 from tenure.common.spec import Config, Requirements
 from tenure.common.states import TaskState
 
@@ -81,6 +82,7 @@ def _print_attempt(record: AttemptRecord) -> None:
             ("    steps", _steps(record)),
             ("    exit signal", _signal_name(record.exit_signal)),
             ("    exit code", str(record.exit_code) if record.exit_code else ""),
+            ("    memory", _memory(record.memory)),
             ("    error", _error(record)),
         ]
     )
@@ -102,6 +104,21 @@ def _error(record: AttemptRecord) -> str:
     return _indented(": ".join(filter(None, (record.error_class, record.error_message))), " " * 17)
 
 
+def _memory(memory: MemoryReport | None) -> str:
+    if memory is None:
+        return ""
+    named = (
+        ("estimated", memory.estimated_bytes),
+        ("limit", memory.limit_bytes),
+        ("peak", memory.peak_bytes),
+    )
+    parts = [f"{name} {show_bytes(count)}" for name, count in named if count]
+    if memory.batch_size:
+        divided = f" in {memory.micro_batches} parts" if memory.micro_batches > 1 else ""
+        parts.append(f"batches of {memory.batch_size}{divided}")
+    return ", ".join(parts)
+
+
 def _signal_name(number: int) -> str:
     if not number:
         return ""
@@ -113,6 +130,7 @@ def _signal_name(number: int) -> str:
 
 def _requirements(requirements: Requirements) -> str:
     parts = [f"{requirements.gpus} GPUs"] if requirements.gpus else []
+    parts += [f"{show_bytes(requirements.memory_bytes)} of memory"] if requirements.memory_bytes else []
     parts += [f"{name}={value}" for name, value in sorted(requirements.labels.items())]
     return ", ".join(parts)
 

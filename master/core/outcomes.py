@@ -40,6 +40,7 @@ def judge_outcome(outcome: worker_pb2.Outcome, worker_id: str, retry: RetryPolic
         steps_start=outcome.steps_start,
         steps_end=outcome.steps_end,
         duration_seconds=_finite_or_zero(outcome.duration_seconds),
+        memory={field.name: value for field, value in outcome.memory.ListFields() if value > 0},
     )
     if outcome.kind == worker_pb2.OUTCOME_SUCCESS:
         return _success(outcome, worker_id, evidence, retry)
@@ -49,11 +50,12 @@ def judge_outcome(outcome: worker_pb2.Outcome, worker_id: str, retry: RetryPolic
         outcome.task_id,
         outcome.lease_token,
         worker_id,
-        _KINDS.get(outcome.kind, FailureKind.FAILURE),
-        (outcome.retryable or outcome.kind != worker_pb2.OUTCOME_FAILURE)
-        and not is_never_retryable(evidence.error_class),
+        kind := _KINDS.get(outcome.kind, FailureKind.FAILURE),
+        # Of a loss the evaluator can have said nothing.
+        (outcome.retryable or kind is FailureKind.LOSS) and not is_never_retryable(evidence.error_class),
         evidence,
         retry,
+        memory_needed_bytes=_memory_step(outcome.memory_needed_bytes) if kind is FailureKind.OUT_OF_MEMORY else 0,
     )
 
 
@@ -131,6 +133,14 @@ def _success(outcome: worker_pb2.Outcome, worker_id: str, evidence: Evidence, re
         evidence,
         outcome.origin,
     )
+
+
+def _memory_step(needed_bytes: int) -> int:
+    """Up to the next of eight steps in each power of two: tasks that need about the same share a requirement class."""
+    if needed_bytes <= 0:
+        return 0
+    step = 1 << max(0, needed_bytes.bit_length() - 4)
+    return min(-(-needed_bytes // step) * step, limits.SLOT_MEMORY_BYTES_MAX)
 
 
 def _metrics_problem(metrics: Mapping[str, float]) -> str:

@@ -108,7 +108,7 @@ def grants(reply: list[Any]) -> Grants:
     if reply and reply[-1] == b"PASSED_OVER":
         granted.passed_over = True
         reply = reply[:-1]
-    for task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints, key, digest in reply:
+    for task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints, key, digest, ooms in reply:
         architecture, config, evaluator, code = decode_payload(payload)
         granted.append(
             Grant(
@@ -123,6 +123,7 @@ def grants(reply: list[Any]) -> Grants:
                 progress_deadline_ms=int(progress or 0),
                 checkpoints=[CheckpointRecord.from_json(item) for item in checkpoints],
                 origin=origin(text(search), text(key), text(digest)),
+                out_of_memory=int(ooms),
                 evaluator=evaluator,
                 code=code,
             )
@@ -177,6 +178,7 @@ def fail_arguments(items: list[Failure]) -> Arguments:
             "policy_id": item.policy,
             "rule": item.rule,
             "rule_budget": item.rule_budget,
+            **({"memory": str(item.memory_needed_bytes)} if item.memory_needed_bytes else {}),
         }
         for item in items
     ]
@@ -258,7 +260,12 @@ def _asked_for(requirements: bytes) -> Requirements:
     """What the task's submitter required: not what follows from the rest of the task."""
     known = requirements_from_json(requirements)
     labels = {name: value for name, value in known.labels.items() if name != ACCEPTS_CODE_LABEL}
-    return Requirements(known.gpus, labels)
+    return Requirements(known.gpus, labels, known.memory_bytes)
+
+
+def _evidence(parts: dict[str, Any]) -> Evidence:
+    # A newer master of the same store may have kept more.
+    return Evidence(**{name: value for name, value in parts.items() if name in Evidence.__dataclass_fields__})
 
 
 def _attempt_record(item: bytes) -> AttemptRecord:
@@ -269,7 +276,7 @@ def _attempt_record(item: bytes) -> AttemptRecord:
         outcome=outcome,
         leased_unix_ms=int(leased or 0),
         ended_unix_ms=int(ended),
-        evidence=Evidence(**json.loads(inner)),
+        evidence=_evidence(json.loads(inner)),
     )
 
 

@@ -146,6 +146,7 @@ class Grant:
     progress_deadline_ms: int
     checkpoints: list[CheckpointRecord]
     origin: str = ""
+    out_of_memory: int = 0
     evaluator: str = ""
     code: str = ""
 
@@ -162,7 +163,7 @@ class Grants(list[Grant]):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run left behind, for the attempt record."""
+    """What a run left behind, for the attempt record. ``memory``: a MemoryReport's fields that are known."""
 
     error_class: str = ""
     error_message: str = ""
@@ -172,6 +173,7 @@ class Evidence:
     steps_start: int = 0
     steps_end: int = 0
     duration_seconds: float = 0.0
+    memory: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Without what is empty."""
@@ -202,6 +204,7 @@ class Failure:
         rule: The retry rule whose own budget is charged; empty: the kind's budget is.
         rule_budget: That budget.
         policy: Id of the search's policy it was judged by; empty: the search has none.
+        memory_needed_bytes: What the task requires of a slot from now on; 0 = no more than before.
     """
 
     task_id: str
@@ -214,6 +217,7 @@ class Failure:
     rule: str = ""
     rule_budget: int = 0
     policy: str = ""
+    memory_needed_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -351,8 +355,12 @@ def requirement_class(requirements: Requirements, *, accepts_code: bool = False)
     """(class, its requirements as JSON): tasks with equal requirements share one ready index. ``accepts_code``: the
     worker must let tasks name their evaluator."""
     labels = dict(requirements.labels) | ({ACCEPTS_CODE_LABEL: "1"} if accepts_code else {})
-    text = json.dumps({"gpus": requirements.gpus, "labels": labels}, sort_keys=True, separators=(",", ":"))
-    if requirements.gpus == 0 and not labels:
+    parts: dict[str, object] = {"gpus": requirements.gpus, "labels": labels}
+    if requirements.memory_bytes:
+        # Only then: the classes of earlier versions keep their names.
+        parts["memory_bytes"] = requirements.memory_bytes
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    if requirements == Requirements() and not labels:
         return DEFAULT_CLASS, text
     return hashlib.sha256(text.encode()).hexdigest()[:12], text
 
@@ -362,4 +370,4 @@ def requirements_from_json(text: bytes | str) -> Requirements:
     if not text:
         return Requirements()
     parts = json.loads(text)
-    return Requirements(parts["gpus"], parts["labels"])
+    return Requirements(parts["gpus"], parts["labels"], parts.get("memory_bytes", 0))

@@ -21,6 +21,10 @@ from tenure.master.core.matching import Capabilities, servable_classes
         (Requirements(0, {"zone": "a"}), Capabilities(0, {}), False),
         (Requirements(0, {"zone": "a", "kind": "b"}), Capabilities(0, {"zone": "a"}), False),
         (Requirements(0, {"zone": ""}), Capabilities(0, {}), False),
+        (Requirements(memory_bytes=5), Capabilities(), False),
+        (Requirements(memory_bytes=5), Capabilities(memory_bytes=4), False),
+        (Requirements(memory_bytes=5), Capabilities(memory_bytes=5), True),
+        (Requirements(1, memory_bytes=5), Capabilities(0, memory_bytes=9), False),
         (Requirements(0, {"zone": ""}), Capabilities(0, {"zone": ""}), True),
     ],
 )

@@ -22,6 +22,34 @@ def success(**fields: object) -> Success | Failure | Release:
     return judge_outcome(outcome(worker_pb2.OUTCOME_SUCCESS, **fields), "w", RETRY)
 
 
+class TestMemory:
+    def judged(self, kind: int = worker_pb2.OUTCOME_OUT_OF_MEMORY, **fields: object) -> Failure:
+        failure = judge_outcome(outcome(kind, **fields), "w", RETRY)
+        assert isinstance(failure, Failure)
+        return failure
+
+    def test_the_report_is_evidence_as_far_as_it_is_known(self) -> None:
+        memory = worker_pb2.MemoryReport(estimated_bytes=5, peak_bytes=-1, micro_batches=2)
+        assert self.judged(memory=memory).evidence.memory == {"estimated_bytes": 5, "micro_batches": 2}
+        assert self.judged().evidence.memory == {}
+        done = success(memory=memory)
+        assert isinstance(done, Success)
+        assert done.evidence.memory == {"estimated_bytes": 5, "micro_batches": 2}
+
+    @pytest.mark.parametrize(
+        ("needed", "step"),
+        [
+            *((-1, 0), (0, 0), (1, 1), (15, 15), (17, 18), (2**30, 2**30), (2**30 + 1, 2**30 + 2**27)),
+            *((2**50 - 1, 2**50), (2**60, 2**50)),
+        ],
+    )
+    def test_what_is_needed_goes_up_in_steps(self, needed: int, step: int) -> None:
+        assert self.judged(memory_needed_bytes=needed).memory_needed_bytes == step
+
+    def test_other_ends_need_no_other_slot(self) -> None:
+        assert self.judged(worker_pb2.OUTCOME_FAILURE, memory_needed_bytes=7).memory_needed_bytes == 0
+
+
 class TestSuccess:
     def test_is_taken_as_it_is(self) -> None:
         judged = success(
@@ -98,9 +126,10 @@ class TestFailure:
         [
             (worker_pb2.OUTCOME_FAILURE, True, True),
             (worker_pb2.OUTCOME_FAILURE, False, False),
-            # The evaluator is not to blame for these, so it has no say.
+            # The evaluator is not to blame for this, so it has no say.
             (worker_pb2.OUTCOME_LOSS, False, True),
-            (worker_pb2.OUTCOME_OUT_OF_MEMORY, False, True),
+            # A task's policy may be not to try again (on_out_of_memory).
+            (worker_pb2.OUTCOME_OUT_OF_MEMORY, False, False),
         ],
     )
     def test_is_retried_if_that_can_help(self, kind: int, said: bool, retryable: bool) -> None:

@@ -11,8 +11,9 @@
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON [{id, token, worker, kind, retryable, failure, record, policy: {base_ms, max_ms, multiplier, jitter,
---          random}, policy_id, rule, rule_budget}]; kind is failure (burns an attempt), loss or out_of_memory;
---          with a `rule` that rule's own budget is charged instead; `failure` and `record` are JSON texts kept as they are
+--          random}, policy_id, rule, rule_budget, memory}]; kind is failure (burns an attempt), loss or out_of_memory;
+--          with a `rule` that rule's own budget is charged instead; `failure` and `record` are JSON texts kept as they are;
+--          `memory`: from now on the task requires a slot with so many bytes; absent = no more than before
 -- Replies  [[verdict, state], …]; OK, STALE or UNKNOWN_TASK, or POLICY with 'id JSON' of the search's policy
 -- Events   fail, after readopt if it came late
 -- Retry    safe: the same token gets the same OK
@@ -27,6 +28,8 @@ local function charge(id, task, item)
     local spent = text and cjson.decode(text) or {}
     spent[item.rule] = (spent[item.rule] or 0) + 1
     redis.call('HSET', task_key, 'rule_spent', cjson.encode(spent))
+    -- Not of a budget: workers are told how often memory has run out, whoever counts it.
+    if item.kind == 'out_of_memory' then redis.call('HINCRBY', task_key, 'rule_ooms', 1) end
     return spent[item.rule], item.rule_budget
   end
   local budget = BUDGETS[item.kind]
@@ -35,11 +38,35 @@ local function charge(id, task, item)
   return redis.call('HINCRBY', task_key, budget[1], 1), tonumber(most)
 end
 
+local CLASSES_MAX = 64
+
+-- Move the task, which is in no ready index, to the class that requires so much memory beside what its own does. Should
+-- that be one class too many (submit.lua's bound), it stays where it is.
+local function require_memory(id, task, bytes)
+  local classes, tasks = key('class-requirements'), key('class-tasks')
+  local requirements = cjson.decode(redis.call('HGET', classes, task.class) or '{"gpus":0,"labels":{}}')
+  if (requirements.memory_bytes or 0) >= tonumber(bytes) then return end
+  requirements.memory_bytes = nil
+  -- Not by cjson, which rounds large numbers.
+  local text = string.sub(cjson.encode(requirements), 1, -2) .. ',"memory_bytes":' .. bytes .. '}'
+  local class = string.sub(redis.sha1hex(task.class .. ' ' .. bytes), 1, 12)
+  if redis.call('HEXISTS', classes, class) == 0 and redis.call('HLEN', classes) >= CLASSES_MAX then return end
+  redis.call('HSETNX', classes, class, text)
+  redis.call('HINCRBY', tasks, class, 1)
+  if redis.call('HINCRBY', tasks, task.class, -1) <= 0 then
+    redis.call('HDEL', tasks, task.class)
+    redis.call('HDEL', classes, task.class)
+  end
+  redis.call('HSET', key('task', id), 'class', class)
+  task.class = class
+end
+
 local function take(item, task, now)
   local spent, most = charge(item.id, task, item)
   redis.call('HSET', key('task', item.id), 'ended_token', outcome_mark(item))
   redis.call('SET', key('outcome', item.id), item.failure)
   leave(item.id, task)
+  if item.memory then require_memory(item.id, task, item.memory) end
   record(item.id, task, item.kind, now, item.record)
   counter(item.kind)
   if item.kind == 'loss' then avoid_holder(item.id, task) end

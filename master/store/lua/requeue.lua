@@ -20,7 +20,7 @@ for i, id in ipairs(ARGV) do
     leave(id, task)
     redis.call('DEL', key('outcome', id), key('retired', id))
     redis.call('HSET', key('task', id), 'attempts', 0, 'losses', 0, 'ooms', 0, 'ended_token', '')
-    redis.call('HDEL', key('task', id), 'ended', 'rule_spent')
+    redis.call('HDEL', key('task', id), 'ended', 'rule_spent', 'rule_ooms')
     to_queue(id, task, 'requeue')
     replies[i] = {'ok', 'QUEUED'}
   end
