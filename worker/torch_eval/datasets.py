@@ -1,8 +1,9 @@
 """Data sets by name, and the user's own as ``module:function``.
 
 A user's function takes no argument, or one keyword ``extra`` (the task's ``dataset.*`` keys without that prefix), and
-returns a :class:`Dataset` or a tuple ``(inputs, targets)``. It is called once per executor process and must give
-the same rows in the same order every time.
+returns a :class:`Dataset`, a tuple ``(inputs, targets)``, or a :class:`MapDataset` for rows that don't fit into memory.
+It is called once per executor process (and in each process that reads batches ahead) and must give the same rows in
+the same order every time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,7 +43,45 @@ class Dataset:
     validation_rows: Tensor | None = None
 
 
-def load_dataset(name: str, extra: Mapping[str, str]) -> Dataset:
+@runtime_checkable
+class RowReader(Protocol):
+    """Rows that are read when they are needed; torch's map-style data sets are such."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def __getitem__(self, row: int, /) -> Any:
+        """The row: a float32 tensor, or a tuple or list that begins with it."""
+
+
+@dataclass(frozen=True)
+class MapDataset:
+    """A data set that is read row by row, since it is larger than memory.
+
+    Attributes:
+        name: For logs.
+        rows: Gives row ``i`` as ``rows[i]``: a float32 tensor, all of one shape (features,) or (channels, height,
+            width); or a tuple that begins with it (what stands behind it is not looked at). One that draws at random is
+            seeded for each batch, by (seed, epoch, batch).
+        targets: int64, (N,), of all rows: the split needs them, without reading the rows.
+        num_classes: At least 2.
+        validation_rows: As in :class:`Dataset`.
+        fingerprint: Anything that changes when the rows do, such as a version or a hash. A resumed training compares
+            it, the targets, and some of the rows: not all, which would take an epoch.
+    """
+
+    name: str
+    rows: RowReader
+    targets: Tensor
+    num_classes: int
+    validation_rows: Tensor | None = None
+    fingerprint: str = ""
+
+
+AnyDataset = Dataset | MapDataset
+
+
+def load_dataset(name: str, extra: Mapping[str, str]) -> AnyDataset:
     """The data set of this name, checked.
 
     Raises:
@@ -56,18 +95,22 @@ def load_dataset(name: str, extra: Mapping[str, str]) -> Dataset:
     return check_dataset(_call(_find(name), name, extra), name)
 
 
-def check_dataset(returned: Any, name: str) -> Dataset:
-    """``returned`` as a Dataset if it is one, or a tuple (inputs, targets); else InvalidConfig."""
+def check_dataset(returned: Any, name: str) -> AnyDataset:
+    """``returned`` as a data set if it is one, or a tuple (inputs, targets); else InvalidConfig."""
     if isinstance(returned, tuple) and len(returned) == 2:
         inputs, targets = returned
         _check_targets(targets, name)
         returned = Dataset(name, inputs, targets, num_classes=int(targets.max()) + 1)
-    if not isinstance(returned, Dataset):
-        _refuse(name, "returned", returned, "a Dataset, or a tuple (inputs, targets)")
-    _check_inputs(returned.inputs, name)
+    if not isinstance(returned, Dataset | MapDataset):
+        _refuse(name, "returned", returned, "a Dataset, a MapDataset, or a tuple (inputs, targets)")
+    if isinstance(returned, MapDataset):
+        count = _check_reader(returned, name)
+    else:
+        _check_inputs(returned.inputs, name)
+        count = len(returned.inputs)
     _check_targets(returned.targets, name)
-    if len(returned.inputs) != len(returned.targets):
-        _refuse(name, "targets", returned.targets, f"as many as inputs, {len(returned.inputs)}")
+    if count != len(returned.targets):
+        _refuse(name, "targets", returned.targets, f"as many as rows, {count}")
     classes = returned.num_classes
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
         _refuse(name, "num_classes", classes, "an integer of at least 2")
@@ -75,8 +118,33 @@ def check_dataset(returned: Any, name: str) -> Dataset:
     if least < 0 or most >= classes:
         _refuse(name, "targets", f"{least} to {most}", f"each from 0 to num_classes - 1, {classes - 1}")
     if returned.validation_rows is not None:
-        _check_rows(returned.validation_rows, len(returned.inputs), name)
+        _check_rows(returned.validation_rows, count, name)
     return returned
+
+
+def check_row(value: Any, row: int, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+    """The inputs in what ``MapDataset.rows[row]`` gave, of ``shape`` if given; InvalidConfig if they are none."""
+    inputs = value[0] if isinstance(value, tuple | list) and value else value
+    if not isinstance(inputs, Tensor) or inputs.dtype is not torch.float32 or inputs.device.type != "cpu":
+        _refuse(name, f"rows[{row}]", inputs, "a float32 tensor on the CPU")
+    if inputs.dim() not in (1, 3) or 0 in inputs.shape:
+        _refuse(name, f"rows[{row}]", inputs, "shape (features,) or (channels, height, width)")
+    if shape is not None and tuple(inputs.shape) != shape:
+        _refuse(name, f"rows[{row}]", inputs, f"shape {shape}, as the first row has")
+    if not bool(torch.isfinite(inputs).all()):
+        _refuse(name, f"rows[{row}]", "NaN or infinity", "finite numbers")
+    return inputs
+
+
+def _check_reader(dataset: MapDataset, name: str) -> int:
+    if not isinstance(dataset.rows, RowReader):
+        _refuse(name, "rows", dataset.rows, "an object with __len__ and __getitem__")
+    if not isinstance(dataset.fingerprint, str):
+        _refuse(name, "fingerprint", dataset.fingerprint, "text")
+    if len(dataset.rows) < 2:
+        _refuse(name, "rows", f"{len(dataset.rows)} rows", "at least 2 rows")
+    check_row(dataset.rows[0], 0, name)
+    return len(dataset.rows)
 
 
 def _check_inputs(inputs: Any, name: str) -> None:

@@ -69,10 +69,11 @@ def choose_threads(asked: int, recorded: int = 0) -> int:
 
 
 @contextmanager
-def reproducible(device: torch.device, threads: int) -> Iterator[None]:
+def reproducible(device: torch.device, threads: int, deterministic: bool = True) -> Iterator[None]:
     """Deterministic algorithms and ``threads`` threads within the block; then everything as it was.
 
     An operation without a deterministic implementation on this device still runs, with torch's warning in the output.
+    Not ``deterministic``: whatever is fastest, with TF32 for products of matrices, and cuDNN trying its algorithms out.
     """
     if device.type == "cuda":
         # cuBLAS reads it when its first handle is made; it refuses to be deterministic without.
@@ -84,10 +85,12 @@ def reproducible(device: torch.device, threads: int) -> Iterator[None]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         cudnn.benchmark,
         torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
     )
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    cudnn.benchmark = False
+    cudnn.benchmark = not deterministic
+    torch.set_float32_matmul_precision("highest" if deterministic else "high")
     torch.set_num_threads(threads)
     try:
         yield
@@ -96,6 +99,7 @@ def reproducible(device: torch.device, threads: int) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         cudnn.benchmark = before[2]
         torch.set_num_threads(before[3])
+        torch.set_float32_matmul_precision(before[4])
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -109,6 +113,21 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The CPU's global generators begin at ``seed`` within the block; then they go on as if nothing had been drawn."""
+    before = (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
 
 
 def capture_generators(device: torch.device) -> dict[str, Any]:

@@ -22,6 +22,7 @@ DATASET_DEFAULT = "digits"
 # Keys under this prefix are handed to the user's data set function, without the prefix.
 DATASET_PREFIX = "dataset."
 
+_SWITCH = ("on", "off")
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -91,6 +92,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("seed", 0, "Initial weights, data order, dropout and augmentation follow from it.", most=2**32 - 1),
     Option("optimizer", "adam", "Which of torch's optimizers.", choices=("sgd", "adam", "adamw")),
     Option("momentum", 0.9, "Of `sgd`; the others ignore it.", most=0.9999),
+    Option("nesterov", "off", "Nesterov's momentum, of `sgd`.", choices=_SWITCH),
+    Option("beta1", 0.9, "Of `adam` and `adamw`: how long the gradient's mean remembers.", most=0.9999),
+    Option("beta2", 0.999, "Of `adam` and `adamw`: how long its square's mean remembers.", most=0.999999),
     Option("weight_decay", 0.0, "As the optimizer understands it."),
     Option(
         "schedule",
@@ -100,12 +104,62 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("step_size", 0, "Of `schedule=step`, in epochs; 0 = a third of all epochs.", most=1_000_000),
     Option("gamma", 0.1, "Of `schedule=step`.", most=1.0),
+    Option(
+        "warmup_epochs",
+        0,
+        "The learning rate first rises in a line, batch by batch; the schedule has the epochs that are left.",
+        most=1_000_000,
+    ),
     Option("label_smoothing", 0.0, "Of the training loss; the validation loss is plain cross entropy.", most=0.999),
     Option("gradient_clip", 0.0, "Largest norm of all gradients together; 0 = no limit."),
     Option("augment", "none", "`shift`: images move by up to an eighth of their size.", choices=("none", "shift")),
     Option("val_fraction", 0.2, "The share of rows that is held out.", most=1.0, exclusive=True),
-    Option("checkpoint_every_epochs", 1, "0 = only when stopped, and by `checkpoint_every_seconds`.", most=1_000_000),
-    Option("checkpoint_every_seconds", 600.0, "Within long epochs, since the last checkpoint; 0 = never within one."),
+    Option("split_seed", 0, "Which rows are held out; 0 = the fixed split, see below.", most=2**32 - 1),
+    Option(
+        "early_stopping_epochs",
+        0,
+        "Ends the training after so many epochs without a better `val_accuracy`; 0 = never.",
+        most=1_000_000,
+    ),
+    Option("early_stopping_delta", 0.0, "Better means: by more than this.", most=1.0),
+    Option(
+        "precision",
+        "float32",
+        "What the network computes in; weights and optimizer stay float32. `float16` needs CUDA.",
+        choices=("float32", "bfloat16", "float16"),
+    ),
+    Option("compile", "off", "`torch.compile`: minutes first, then faster epochs.", choices=_SWITCH),
+    Option("deterministic", "on", "`off` lets go of bit-exact resume, for speed on a GPU; see below.", choices=_SWITCH),
+    Option(
+        "micro_batches",
+        1,
+        "Each batch goes through the network in so many parts, for less memory; the gradients add up to the whole's.",
+        least=1,
+        most=1024,
+    ),
+    Option(
+        "loader_workers",
+        0,
+        "Processes that read and augment batches ahead; 0 = none, the training does it itself.",
+        most=64,
+    ),
+    Option(
+        "report_every_steps",
+        0,
+        "Progress within an epoch after every so many batches; 0 = every 5 seconds.",
+        most=1_000_000_000,
+    ),
+    Option(
+        "checkpoint_every_epochs",
+        0,
+        "A checkpoint after every so many epochs, and after the last, whatever it costs; 0 = as it is worth it.",
+        most=1_000_000,
+    ),
+    Option(
+        "checkpoint_every_seconds",
+        0.0,
+        "A checkpoint so long after the last one, within epochs too, whatever it costs; 0 = as it is worth it.",
+    ),
     Option("threads", 0, "CPU threads of torch; 0 = what the worker sets, see below.", most=1024),
 )
 _BY_NAME = {option.name: option for option in OPTIONS}
@@ -122,14 +176,27 @@ class Settings:
     seed: int
     optimizer: str
     momentum: float
+    nesterov: str
+    beta1: float
+    beta2: float
     weight_decay: float
     schedule: str
     step_size: int
     gamma: float
+    warmup_epochs: int
     label_smoothing: float
     gradient_clip: float
     augment: str
     val_fraction: float
+    split_seed: int
+    early_stopping_epochs: int
+    early_stopping_delta: float
+    precision: str
+    compile: str
+    deterministic: str
+    micro_batches: int
+    loader_workers: int
+    report_every_steps: int
     checkpoint_every_epochs: int
     checkpoint_every_seconds: float
     threads: int
@@ -177,7 +244,7 @@ def resolve(config: Config) -> Settings:
                 given=repr(text),
                 expected=f"known are {', '.join(sorted(_BY_NAME))}, and {DATASET_PREFIX}* for your own data set",
             )
-    return Settings(
+    settings = Settings(
         num_epochs=config.num_epochs or NUM_EPOCHS_DEFAULT,
         batch_size=config.batch_size or BATCH_SIZE_DEFAULT,
         learning_rate=float(config.learning_rate) or LEARNING_RATE_DEFAULT,
@@ -185,6 +252,26 @@ def resolve(config: Config) -> Settings:
         dataset_extra=dataset_extra,
         **values,
     )
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """What each may be depends on another."""
+    if settings.warmup_epochs >= settings.num_epochs:
+        raise InvalidConfig(
+            "leaves no epoch behind the warm-up",
+            field="config.extra.warmup_epochs",
+            given=settings.warmup_epochs,
+            expected=f"less than num_epochs, {settings.num_epochs}",
+        )
+    if settings.nesterov == "on" and (settings.optimizer != "sgd" or settings.momentum == 0):
+        raise InvalidConfig(
+            "needs momentum",
+            field="config.extra.nesterov",
+            given=settings.nesterov,
+            expected="with optimizer=sgd and a momentum above 0",
+        )
 
 
 def _plain(value: float) -> str:

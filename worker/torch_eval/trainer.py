@@ -6,6 +6,8 @@ interrupted; docs/training.md says what a checkpoint holds and where that promis
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +15,11 @@ from typing import Any
 import torch
 
 from tenure.common.errors import CheckpointError
+from tenure.common.estimate import estimate
 from tenure.common.spec import check_config, content_key
-from tenure.worker.evaluator import Context, EvaluationTask, Stopped
+from tenure.worker.evaluator import Context, EvaluationTask, Result, Stopped
 from tenure.worker.torch_eval.builder import build_module, count_parameters
+from tenure.worker.torch_eval.memory import PeakMemory
 from tenure.worker.torch_eval.numerics import (
     check_device,
     choose_threads,
@@ -24,44 +28,67 @@ from tenure.worker.torch_eval.numerics import (
     seed_everything,
 )
 from tenure.worker.torch_eval.options import Settings, resolve
+from tenure.worker.torch_eval.precision import compilation
 from tenure.worker.torch_eval.split import Split, load_split
 from tenure.worker.torch_eval.training import Training
+from tenure.worker.torch_eval.weights import weights_sha256
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 # Within long epochs: often enough for a progress deadline, too seldom to cost anything.
 _REPORT_EVERY_SECONDS = 5.0
 
 
-def evaluate(task: EvaluationTask, context: Context) -> Mapping[str, float]:
-    """Train and measure ``task``; resumes from the newest checkpoint, saves one after each epoch and when stopped.
+def evaluate(task: EvaluationTask, context: Context) -> Result:
+    """Train and measure ``task``; resumes from the newest checkpoint, saves as it is worth it and when stopped.
 
     Returns:
         Finite numbers: ``fitness`` (= ``val_accuracy``), ``val_accuracy``, ``val_loss``, ``train_accuracy``,
         ``train_loss`` (running, with dropout and augmentation) of the last epoch; ``best_val_accuracy``,
-        ``best_epoch``; ``params``, ``epochs``, ``train_rows``, ``val_rows``; ``samples_per_second`` of this run's
-        training; ``resumed_from`` (epochs that were done before this run); ``peak_memory_bytes`` on CUDA.
+        ``best_epoch``; ``stopped_early`` (0 or 1); ``params``, ``flops`` (of one row's forward pass), ``epochs``,
+        ``train_rows``, ``val_rows``;
+        ``samples_per_second`` of this run's training; ``resumed_from`` (epochs that were done before this run);
+        ``peak_memory_bytes``. The detail is JSON: ``{"weights_sha256": …}`` of the trained network.
 
     Raises:
         Stopped: ``context.should_stop`` became true; where the training stands is saved.
         InvalidArchitecture: The architecture can't be built or trained. Never retried.
         InvalidConfig: A field, a key of ``extra`` or the data set is wrong. Never retried.
+        InvalidSetting: This worker can't do what is asked (a precision, a compilation); another may.
         DivergedTraining: The loss is no longer finite. Never retried.
         CheckpointError: The checkpoint is of another task, data set or version; or storage can't be read. Nothing is
             started afresh in silence: another attempt may run on a worker that can go on.
+    """
+    return train(task, context)
+
+
+def train(task: EvaluationTask, context: Context, *, micro_batches: int = 0) -> Result:
+    """:func:`evaluate`, with a say in how much memory it takes.
+
+    Args:
+        task: What is to be evaluated.
+        context: What the evaluator is given beside it.
+        micro_batches: In how many parts each batch goes through the network. 0 = as before, if the training is
+            resumed, else as ``config.extra.micro_batches`` says. A resumed training that changes it goes on right, but
+            not to the same last bits; the log says so.
     """
     check_config(task.config)
     asked = resolve(task.config)
     device = check_device(context.device)
     saved = context.checkpoint.load()
     settings = asked if saved is None else _settings_of(saved, task)
-    split = load_split(settings.dataset, settings.dataset_extra, settings.val_fraction)
+    split = load_split(settings.dataset, settings.dataset_extra, settings.val_fraction, settings.split_seed)
     recorded = 0 if saved is None else int(saved["environment"]["threads"])
     threads = choose_threads(settings.threads, recorded)
-    with reproducible(device, threads):
+    compiling = compilation() if settings.compile == "on" else contextlib.nullcontext()
+    with reproducible(device, threads, settings.deterministic == "on"), compiling:
         run = _Run(task, context, settings, split, device, threads)
-        if saved is not None:
-            run.resume(saved)
-        return run.carry_out()
+        try:
+            if saved is not None:
+                run.resume(saved)
+            run.divide_batches(micro_batches)
+            return run.carry_out()
+        finally:
+            run.close()
 
 
 def _settings_of(saved: Mapping[str, Any], task: EvaluationTask) -> Settings:
@@ -98,13 +125,13 @@ class _Run:
         self._split = split
         self._device = device
         self._environment = environment(device, threads)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        self._peak_memory = PeakMemory(device)
         seed_everything(settings.seed)
         module = build_module(
             task.architecture, split.input_shape, split.num_classes, max_parameters=context.max_parameters
         )
         self._params = count_parameters(module)
+        self._flops = estimate(task.architecture, split.input_shape, split.num_classes).flops
         self._training = Training(settings, split, module, device)
         self._resumed_from = 0
         self._saved_at = (0, 0)
@@ -134,7 +161,18 @@ class _Run:
             self._context.log("training.environment_changed", **changed)
         self._context.log("training.resumed", epochs=self._resumed_from, batches=self._training.batches_done)
 
-    def carry_out(self) -> Mapping[str, float]:
+    def divide_batches(self, parts: int) -> None:
+        """Each into ``parts`` from here on; 0 = as it is."""
+        before = self._training.micro_batches
+        if parts and parts != before:
+            self._context.log("training.micro_batches_changed", before=before, now=parts)
+            self._training.micro_batches = parts
+
+    def close(self) -> None:
+        """End what the training started."""
+        self._training.close()
+
+    def carry_out(self) -> Result:
         """Train to the end."""
         training = self._training
         while not training.finished:
@@ -142,9 +180,8 @@ class _Run:
             loss_sum, correct = self._validate()
             training.finish_epoch(loss_sum, correct)
             self._report(training.metrics)
-            every = self._settings.checkpoint_every_epochs
-            if every and (training.epochs_done % every == 0 or training.finished):
-                self._save(score=training.metrics["val_accuracy"])
+            if self._epoch_is_worth_saving():
+                self._save()
         return self._result()
 
     def _train_epoch(self) -> None:
@@ -155,9 +192,10 @@ class _Run:
             now = time.monotonic()
             self._trained_seconds += now - started
             self._stop_if_asked()
-            if now - self._reported_time >= _REPORT_EVERY_SECONDS:
-                self._report(self._training.running_metrics)
-            if 0 < self._settings.checkpoint_every_seconds <= now - self._saved_time:
+            if self._report_is_due(now):
+                batches = float(self._training.batches_done)
+                self._report(self._training.running_metrics | {"batches": batches})
+            if self._save_is_due(now):
                 self._save()
             started = time.monotonic()
 
@@ -172,11 +210,21 @@ class _Run:
     def _stop_if_asked(self) -> None:
         if self._context.should_stop:
             if self._position() != self._saved_at:
-                self._save()
+                self._save(wait=True)
             raise Stopped
 
-    def _save(self, score: float | None = None) -> None:
-        """Of the epoch in progress there is no score: nothing was measured after its batches."""
+    def _save_is_due(self, now: float) -> bool:
+        forced = 0 < self._settings.checkpoint_every_seconds <= now - self._saved_time
+        return forced or self._context.checkpoint.due
+
+    def _epoch_is_worth_saving(self) -> bool:
+        """A new best is to be kept, by the master; the rest is for resuming, as far as it is worth its cost."""
+        training, every = self._training, self._settings.checkpoint_every_epochs
+        forced = every > 0 and (training.epochs_done % every == 0 or training.finished)
+        return forced or training.best_epoch == training.epochs_done or self._context.checkpoint.due
+
+    def _save(self, *, wait: bool = False) -> None:
+        """Of an epoch in progress there is no score: nothing was measured after its batches."""
         # A state whose loss isn't finite must not become the one to resume from.
         _ = self._training.running_metrics
         state = {
@@ -187,12 +235,19 @@ class _Run:
             "environment": self._environment,
             **self._training.to_state(),
         }
-        self._context.checkpoint.save(state, step=self._training.epochs_done, score=score)
+        score = self._training.metrics["val_accuracy"] if self._training.at_epochs_end else None
+        self._context.checkpoint.save(state, step=self._training.epochs_done, score=score, wait=wait)
         self._saved_at = self._position()
         self._saved_time = time.monotonic()
 
     def _position(self) -> tuple[int, int]:
         return self._training.epochs_done, self._training.batches_done
+
+    def _report_is_due(self, now: float) -> bool:
+        every = self._settings.report_every_steps
+        if every:
+            return self._training.batches_done % every == 0
+        return now - self._reported_time >= _REPORT_EVERY_SECONDS
 
     def _report(self, metrics: Mapping[str, float]) -> None:
         self._context.report(
@@ -205,20 +260,21 @@ class _Run:
     def _samples_per_second(self) -> float:
         return self._trained_rows / self._trained_seconds if self._trained_seconds > 0 else 0.0
 
-    def _result(self) -> dict[str, float]:
+    def _result(self) -> Result:
         training = self._training
-        result = {
+        metrics = {
             "fitness": training.metrics["val_accuracy"],
             **training.metrics,
             "best_val_accuracy": training.best_accuracy,
             "best_epoch": float(training.best_epoch),
+            "stopped_early": float(training.stopped_early),
             "params": float(self._params),
+            "flops": float(self._flops),
             "epochs": float(training.epochs_done),
-            "train_rows": float(len(self._split.train_targets)),
-            "val_rows": float(len(self._split.val_targets)),
+            "train_rows": float(len(self._split.train.targets)),
+            "val_rows": float(len(self._split.val.targets)),
             "samples_per_second": self._samples_per_second(),
             "resumed_from": float(self._resumed_from),
+            "peak_memory_bytes": float(self._peak_memory.bytes),
         }
-        if self._device.type == "cuda":
-            result["peak_memory_bytes"] = float(torch.cuda.max_memory_allocated(self._device))
-        return result
+        return Result(metrics, detail=json.dumps({"weights_sha256": weights_sha256(training.module)}))

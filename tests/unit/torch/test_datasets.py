@@ -56,13 +56,13 @@ def test_named_data_sets_are_what_they_say(name: str) -> None:
 
 def test_the_split_is_stratified_disjoint_and_normalised_by_the_training_rows() -> None:
     data = load_split("digits", {}, 0.2)
-    assert (len(data.train_targets), len(data.val_targets)) == (1438, 359)
+    assert (len(data.train.targets), len(data.val.targets)) == (1438, 359)
     assert data.input_shape == (1, 8, 8)
     whole = load_dataset("digits", {}).targets.bincount()
-    assert (data.val_targets.bincount() - whole * 0.2).abs().max() <= 0.5
-    assert abs(float(data.train_inputs.mean())) < 1e-6
-    assert abs(float(data.train_inputs.std()) - 1) < 1e-3
-    assert abs(float(data.val_inputs.mean())) > 1e-6, "not by its own statistics"
+    assert (data.val.targets.bincount() - whole * 0.2).abs().max() <= 0.5
+    assert abs(float(data.train.inputs.mean())) < 1e-6
+    assert abs(float(data.train.inputs.std()) - 1) < 1e-3
+    assert abs(float(data.val.inputs.mean())) > 1e-6, "not by its own statistics"
 
 
 def test_the_split_is_the_same_everywhere() -> None:
@@ -74,15 +74,15 @@ def test_the_split_is_the_same_everywhere() -> None:
 
 def test_prescribed_rows_are_held_out() -> None:
     data = split(Dataset("x", rows(), classes(), 2, torch.tensor([9, 0, 4])), 0.5)
-    assert data.val_targets.tolist() == [0, 0, 1]
-    assert len(data.train_targets) == 7
+    assert data.val.targets.tolist() == [0, 0, 1]
+    assert len(data.train.targets) == 7
 
 
 def test_a_class_of_one_row_stays_in_training() -> None:
     targets = torch.tensor([0] * 9 + [1])
     data = split(Dataset("x", rows(), targets, 2), 0.5)
-    assert 1 in data.train_targets.tolist()
-    assert 1 not in data.val_targets.tolist()
+    assert 1 in data.train.targets.tolist()
+    assert 1 not in data.val.targets.tolist()
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.0001])
@@ -95,11 +95,11 @@ def test_a_split_without_rows_to_validate_on_is_refused(fraction: float) -> None
 def test_features_are_normalised_one_by_one_and_constant_ones_stay_finite() -> None:
     inputs = torch.stack([torch.linspace(0, 1000, 50), torch.full((50,), 7.0)], dim=1)
     data = split(Dataset("x", inputs, classes(50), 2), 0.2)
-    assert torch.allclose(data.train_inputs.mean(dim=0), torch.zeros(2), atol=1e-6)
-    assert torch.allclose(data.train_inputs.std(dim=0, correction=0), torch.tensor([1.0, 0.0]), atol=1e-6)
+    assert torch.allclose(data.train.inputs.mean(dim=0), torch.zeros(2), atol=1e-6)
+    assert torch.allclose(data.train.inputs.std(dim=0, correction=0), torch.tensor([1.0, 0.0]), atol=1e-6)
     images = torch.rand(50, 3, 4, 4) * torch.tensor([1.0, 10.0, 100.0])[:, None, None]
     data = split(Dataset("x", images, classes(50), 2), 0.2)
-    assert torch.allclose(data.train_inputs.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
+    assert torch.allclose(data.train.inputs.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
 
 
 def test_the_digest_tells_data_apart() -> None:

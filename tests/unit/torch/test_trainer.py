@@ -24,7 +24,7 @@ from tenure.common.errors import (  # noqa: E402
 )
 from tenure.worker.evaluator import MemoryContext, Stopped  # noqa: E402
 from tenure.worker.torch_eval import evaluate, numerics  # noqa: E402
-from tenure.worker.torch_eval.training import shifted  # noqa: E402
+from tenure.worker.torch_eval.augmentation import shifted  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -33,7 +33,7 @@ FAST: dict[str, Any] = {"num_epochs": 2, "batch_size": 256, "dataset": BLOBS}
 
 
 def test_a_small_cnn_learns_digits(tmp_path: Path) -> None:
-    metrics = evaluate(task_of(CNN, num_epochs=8, learning_rate=3e-3), MemoryContext(tmp_path))
+    metrics = evaluate(task_of(CNN, num_epochs=8, learning_rate=3e-3), MemoryContext(tmp_path)).metrics
     assert metrics["val_accuracy"] >= 0.97
     assert metrics["fitness"] == metrics["val_accuracy"]
     assert metrics["best_val_accuracy"] >= metrics["val_accuracy"]
@@ -45,14 +45,15 @@ def test_a_small_cnn_learns_mnist_5k(tmp_path: Path) -> None:
     dense = ("dense", {"units": 64, "activation": "relu"})
     network = chain(conv(16), batchnorm, pool, conv(32), batchnorm, pool, dense, ("dropout", {"rate": 0.3}))
     task = task_of(network, {"schedule": "cosine"}, num_epochs=6, learning_rate=3e-3, dataset="mnist-5k")
-    assert evaluate(task, MemoryContext(tmp_path))["val_accuracy"] >= 0.97
+    assert evaluate(task, MemoryContext(tmp_path)).metrics["val_accuracy"] >= 0.97
 
 
 def test_metrics_are_finite_numbers(tmp_path: Path) -> None:
-    metrics = evaluate(task_of(**FAST), MemoryContext(tmp_path))
+    metrics = evaluate(task_of(**FAST), MemoryContext(tmp_path)).metrics
     assert set(metrics) == {
         *("fitness", "val_accuracy", "val_loss", "train_accuracy", "train_loss", "best_val_accuracy", "best_epoch"),
         *("params", "epochs", "train_rows", "val_rows", "samples_per_second", "resumed_from"),
+        *("stopped_early", "flops", "peak_memory_bytes"),
     }
     assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
     assert (metrics["epochs"], metrics["resumed_from"]) == (2, 0)
@@ -61,14 +62,14 @@ def test_metrics_are_finite_numbers(tmp_path: Path) -> None:
 
 
 def test_the_config_of_a_morphml_master_that_sends_none_is_enough(tmp_path: Path) -> None:
-    metrics = evaluate(task_of(chain(("flatten", {}))), MemoryContext(tmp_path))
+    metrics = evaluate(task_of(chain(("flatten", {}))), MemoryContext(tmp_path)).metrics
     assert metrics["epochs"] == 10
     assert metrics["train_rows"] == 1438, "digits"
 
 
 def test_each_epoch_is_reported(tmp_path: Path) -> None:
     context = StorageContext(tmp_path)
-    metrics = evaluate(task_of(**FAST | {"num_epochs": 3}), context)
+    metrics = evaluate(task_of(**FAST | {"num_epochs": 3}), context).metrics
     assert [(step, total) for step, _, total in context.reports] == [(1, 3), (2, 3), (3, 3)]
     last = context.reports[-1][1]
     assert last["val_accuracy"] == metrics["val_accuracy"]
@@ -82,22 +83,44 @@ def test_long_epochs_are_reported_within(tmp_path: Path, monkeypatch: pytest.Mon
     context = StorageContext(tmp_path)
     evaluate(task_of(**FAST | {"num_epochs": 1}), context)
     assert [step for step, _, _ in context.reports] == [0] * 6 + [1]
-    assert set(context.reports[0][1]) == {"train_loss", "train_accuracy", "samples_per_second"}
+    assert set(context.reports[0][1]) == {"train_loss", "train_accuracy", "samples_per_second", "batches"}
 
 
-@pytest.mark.parametrize(("every", "steps"), [("1", [1, 2, 3, 4, 5]), ("2", [2, 4, 5]), ("0", [])])
-def test_checkpoints_come_as_often_as_asked_and_at_the_end(every: str, steps: list[int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("every", "forced"), [("1", {1, 2, 3, 4, 5}), ("2", {2, 4, 5}), ("0", set())])
+def test_checkpoints_come_as_often_as_asked_at_the_end_and_for_a_new_best(
+    every: str, forced: set[int], tmp_path: Path
+) -> None:
     context = StorageContext(tmp_path)
     task = task_of(extra={"checkpoint_every_epochs": every}, **FAST | {"num_epochs": 5})
     evaluate(task, context)
-    assert [one.step for one in context.announced] == steps
     measured = {step: metrics["val_accuracy"] for step, metrics, _ in context.reports}
-    assert [one.score for one in context.announced] == [measured[step] for step in steps]
+    bests = {step for step in measured if measured[step] > max([0.0, *(measured[one] for one in range(1, step))])}
+    assert bests < {1, 2, 3, 4, 5}, "else this shows nothing"
+    assert [one.step for one in context.announced] == sorted(bests | forced)
+    assert all(one.score == measured[one.step] for one in context.announced)
+
+
+def test_a_checkpoint_that_is_due_is_saved_within_the_epoch(tmp_path: Path) -> None:
+    context = MemoryContext(tmp_path)
+    context.checkpoint.due = True
+    evaluate(task_of(extra={"checkpoint_every_epochs": "0"}, **FAST), context)
+    stands = [(state["epochs_done"], state["batches_done"]) for _, state in context.checkpoint.saved]
+    assert stands == [*((0, batch) for batch in range(1, 7)), (1, 0), *((1, batch) for batch in range(1, 7)), (2, 0)]
+
+
+def test_stopped_at_an_epochs_end_the_checkpoint_has_its_score(tmp_path: Path) -> None:
+    extra = {"checkpoint_every_epochs": "0", "optimizer": "sgd", "momentum": "0", "gamma": "0", "schedule": "step"}
+    context = StorageContext(tmp_path, stop_at_look=17)
+    with pytest.raises(Stopped):
+        # Nothing is learned from the second epoch on: its end is no new best, so only the stop saves it.
+        evaluate(task_of(extra=extra | {"step_size": "1"}, **FAST | {"num_epochs": 3}), context)
+    assert [one.step for one in context.announced] == [1, 2]
+    assert context.announced[1].score == context.reports[1][1]["val_accuracy"]
 
 
 def test_the_seed_decides_everything(tmp_path: Path) -> None:
     def loss(seed: str) -> float:
-        return evaluate(task_of(extra={"seed": seed}, **FAST), MemoryContext(tmp_path))["val_loss"]
+        return evaluate(task_of(extra={"seed": seed}, **FAST), MemoryContext(tmp_path)).metrics["val_loss"]
 
     assert loss("1") == loss("1") != loss("2")
 
@@ -135,7 +158,7 @@ def test_stopped_right_after_a_checkpoint_it_is_not_written_twice(tmp_path: Path
 def test_a_storage_that_fails_stops_no_training(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("not a directory")
     context = StorageContext(tmp_path)
-    assert evaluate(task_of(**FAST), context)["epochs"] == 2
+    assert evaluate(task_of(**FAST), context).metrics["epochs"] == 2
     assert [event for event, _ in context.events] == ["checkpoint.failed"] * 2
 
 
@@ -205,7 +228,7 @@ def test_flat_rows_are_learned_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     network = chain(("dense", {"units": 16, "activation": "relu"}), ("batchnorm", {}))
     extra = {"dataset.seed": "3"}
     task = task_of(network, extra, num_epochs=10, learning_rate=0.01, dataset="test_trainer_flat:rows")
-    assert evaluate(task, MemoryContext(tmp_path))["val_accuracy"] >= 0.9
+    assert evaluate(task, MemoryContext(tmp_path)).metrics["val_accuracy"] >= 0.9
 
 
 @pytest.mark.parametrize(
@@ -232,7 +255,7 @@ def test_a_last_batch_of_one_row_is_left_out(rows: int, batch_size: int, batches
     ("state", "told"),
     [
         ({"step": 3}, "unknown format"),
-        ({"format": 2}, "unknown format"),
+        ({"format": 1}, "unknown format"),
         ({"content": "content:0"}, "another architecture or configuration"),
         ({"data": "0"}, "the data set is not the one"),
         ({"settings": {"num_epochs": 1}}, "settings of another version"),
@@ -314,12 +337,12 @@ def test_shifting_moves_whole_images_and_repeats_their_border() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_a_resumed_training_is_the_undisturbed_one(tmp_path: Path) -> None:
     task = task_of(STATEFUL, {"optimizer": "adamw", "schedule": "cosine", "augment": "shift"}, **FAST)
-    expected = evaluate(task, StorageContext(tmp_path / "a", device="cuda:0"))
+    expected = evaluate(task, StorageContext(tmp_path / "a", device="cuda:0")).metrics
     assert expected["peak_memory_bytes"] > 0
     with pytest.raises(Stopped):
         evaluate(task, StorageContext(tmp_path / "b", device="cuda:0", stop_at_look=5))
     torch.cuda.manual_seed(3)
-    metrics = evaluate(task, StorageContext(tmp_path / "b", device="cuda:0"))
+    metrics = evaluate(task, StorageContext(tmp_path / "b", device="cuda:0")).metrics
     assert metrics["val_loss"] == expected["val_loss"]
     ours, theirs = newest_state(tmp_path / "a")["model"], newest_state(tmp_path / "b")["model"]
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

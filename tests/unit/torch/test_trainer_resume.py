@@ -26,7 +26,7 @@ pytestmark = pytest.mark.torch
 CONFIG = {"num_epochs": 3, "batch_size": 256, "learning_rate": 0.01, "dataset": "trainings:blobs"}
 LOOKS = 3 * 8
 # Times, and what says how often it was interrupted.
-OF_THE_RUN = ("samples_per_second", "resumed_from")
+OF_THE_RUN = ("samples_per_second", "resumed_from", "peak_memory_bytes")
 
 VARIANTS = {
     "sgd": {"optimizer": "sgd", "momentum": "0.9", "weight_decay": "0.001", "schedule": "step", "step_size": "1"},
@@ -70,7 +70,7 @@ def until_stopped(task: EvaluationTask, directory: Path, look: int) -> None:
 
 def to_the_end(task: EvaluationTask, directory: Path) -> Mapping[str, float]:
     disturb_generators()
-    return evaluate(task, StorageContext(directory))
+    return evaluate(task, StorageContext(directory)).metrics
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -79,7 +79,7 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     task = task_of(extra=VARIANTS[request.param], **CONFIG)
     directory = tmp_path_factory.mktemp(request.param)
     context = StorageContext(directory)
-    metrics = evaluate(task, context)
+    metrics = evaluate(task, context).metrics
     assert context.looks == LOOKS
     return task, metrics, newest_state(directory)
 
@@ -134,16 +134,15 @@ def test_checkpoints_within_epochs_change_nothing_and_are_resumed_from(tmp_path:
     expected = to_the_end(task, tmp_path / "a")
     plain = to_the_end(task_of(extra=VARIANTS["adamw"], **CONFIG), tmp_path / "b")
     assert comparable(expected) == comparable(plain)
-    announced = read_announced(tmp_path / "a")
+    announced = [one for one in read_announced(tmp_path / "a") if one.score is None]
     assert len(announced) == 18, "one for each batch"
-    assert {one.score for one in announced} == {None}
     for at in (0, 6, 9, 16):
         directory = tmp_path / f"from {at}"
         context = StorageContext(directory)
         state = read_checkpoint(announced[at].url, announced[at].digest)
         context.checkpoint.save(state, step=state["epochs_done"])
         disturb_generators()
-        assert comparable(evaluate(task, context)) == comparable(expected)
+        assert comparable(evaluate(task, context).metrics) == comparable(expected)
         assert same(newest_state(directory)["model"], newest_state(tmp_path / "a")["model"])
 
 
@@ -163,7 +162,7 @@ def test_a_finished_training_is_not_trained_again(undisturbed: Any, tmp_path: Pa
     task, expected, _ = undisturbed
     to_the_end(task, tmp_path)
     context = StorageContext(tmp_path)
-    again = evaluate(task, context)
+    again = evaluate(task, context).metrics
     assert comparable(again) == comparable(expected)
     assert again["resumed_from"] == 3
     assert context.reports == []
