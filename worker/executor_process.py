@@ -76,7 +76,7 @@ class ExecutorProcess:
         cls,
         *,
         evaluator: str,
-        device: str,
+        devices: Sequence[str],
         checkpoints_url: str,
         max_parameters: int,
         environment: Mapping[str, str],
@@ -86,7 +86,7 @@ class ExecutorProcess:
         output_end, their_output = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                *_command(theirs.fileno(), evaluator, device, checkpoints_url, max_parameters),
+                *_command(theirs.fileno(), evaluator, devices, checkpoints_url, max_parameters),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=their_output,
                 stderr=their_output,
@@ -227,19 +227,21 @@ class ExecutorProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def executor_environment(base: Mapping[str, str], *, gpu: str | None, python_path: str, slots: int) -> dict[str, str]:
+def executor_environment(
+    base: Mapping[str, str], *, gpus: Sequence[str], python_path: str, slots: int
+) -> dict[str, str]:
     """The environment of an executor.
 
     Args:
         base: The worker's own.
-        gpu: What ``CUDA_VISIBLE_DEVICES`` is to be; None hides every GPU.
+        gpus: What ``CUDA_VISIBLE_DEVICES`` is to list; none hides every GPU.
         python_path: Goes in front of ``PYTHONPATH``.
         slots: The cores are shared by so many, unless somebody has set the number of threads.
     """
     environment = dict(base)
-    environment["CUDA_VISIBLE_DEVICES"] = gpu or ""
-    # The numbers of NVML, which chose the GPU, are these.
-    environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    # The numbers of NVML, which chose the GPUs and watches them, are these, whatever the worker was started with.
+    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     environment["PYTHONUNBUFFERED"] = "1"
     if python_path:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (python_path, base.get("PYTHONPATH", ""))))
@@ -253,7 +255,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _command(pipe: int, evaluator: str, device: str, checkpoints_url: str, max_parameters: int) -> Sequence[str]:
+def _command(
+    pipe: int, evaluator: str, devices: Sequence[str], checkpoints_url: str, max_parameters: int
+) -> Sequence[str]:
     return (
         sys.executable,
         # The working directory is not put in front of sys.path; the executor appends it.
@@ -263,7 +267,7 @@ def _command(pipe: int, evaluator: str, device: str, checkpoints_url: str, max_p
         f"--pipe={pipe}",
         f"--supervisor={os.getpid()}",
         f"--evaluator={evaluator}",
-        f"--device={device}",
+        f"--devices={','.join(devices)}",
         f"--checkpoints={checkpoints_url}",
         f"--max-parameters={max_parameters}",
     )

@@ -1,44 +1,29 @@
-"""Figures of this machine: CPU and memory by psutil, GPUs by NVML.
-
-A machine without NVIDIA's driver is normal: it has no GPUs. A figure that a GPU doesn't offer is left out.
-"""
+"""Figures of this machine: CPU and memory by psutil, GPUs by NVML, and what of it heartbeats carry."""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pynvml
 import structlog
 
 from tenure.proto import worker_pb2
+from tenure.worker.gpu_watch import GpuWatch, Incident
+from tenure.worker.gpus import GpuFigures, figures_of, find_gpus, resolve
+
+if TYPE_CHECKING:
+    from tenure.worker.slots import Slot
 
 log = structlog.get_logger()
 
-
-@dataclass(frozen=True)
-class GpuFigures:
-    """One GPU now; None where it doesn't say.
-
-    Attributes:
-        name: As in ``CUDA_VISIBLE_DEVICES``: its index or its UUID.
-        utilization_ratio: 0 to 1, of the last sampling period.
-        memory_used_bytes: Of all processes.
-        memory_total_bytes: What it has.
-        temperature_celsius: Of the chip.
-        power_watts: Drawn now.
-    """
-
-    name: str
-    utilization_ratio: float | None = None
-    memory_used_bytes: int | None = None
-    memory_total_bytes: int | None = None
-    temperature_celsius: float | None = None
-    power_watts: float | None = None
+# Of this process's control group, version 2 and 1: what a container may use.
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True)
@@ -61,14 +46,39 @@ class Machine:
 
     def __init__(self, nvml: Any = pynvml, environment: Mapping[str, str] = os.environ) -> None:
         self._nvml = nvml
-        self._handles = self._find_gpus(environment.get("CUDA_VISIBLE_DEVICES"))
+        self._gpus = find_gpus(nvml, environment.get("CUDA_VISIBLE_DEVICES"))
+        order = environment.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        if order != "PCI_BUS_ID" and any(gpu.name.isdigit() for gpu in self._gpus):
+            log.warning("machine.gpu_order", given=order, used="PCI_BUS_ID", gpus=list(self.gpus))
         # The first call has nothing to compare with and says 0.
         psutil.cpu_percent()
 
     @property
     def gpus(self) -> tuple[str, ...]:
         """The visible GPUs, as ``CUDA_VISIBLE_DEVICES`` names them (with CUDA_DEVICE_ORDER=PCI_BUS_ID)."""
-        return tuple(self._handles)
+        return tuple(gpu.name for gpu in self._gpus)
+
+    @property
+    def gpu_indices(self) -> tuple[int, ...]:
+        """NVML's numbers of the visible GPUs, each once; those of MIG devices are their GPUs'."""
+        return tuple(dict.fromkeys(gpu.index for gpu in self._gpus))
+
+    @property
+    def memory_total_bytes(self) -> int:
+        """What this process and its children may use."""
+        total = int(psutil.virtual_memory().total)
+        for path in _MEMORY_LIMITS:
+            with contextlib.suppress(OSError, ValueError):
+                total = min(total, int(path.read_text()))
+        return total
+
+    def resolve(self, name: str) -> str | None:
+        """From an index, a UUID or its beginning to the name in ``gpus``."""
+        return resolve(self._gpus, name)
+
+    def watch(self, report: Callable[[Incident], None]) -> GpuWatch:
+        """A watch over the visible GPUs, to be started."""
+        return GpuWatch(self._nvml, self._gpus, report)
 
     def figures(self) -> Figures:
         """Everything, now."""
@@ -77,69 +87,21 @@ class Machine:
             cpu_ratio=psutil.cpu_percent() / 100,
             memory_ratio=memory.percent / 100,
             memory_used_bytes=int(memory.total - memory.available),
-            gpus=tuple(self._gpu(name, handle) for name, handle in self._handles.items()),
+            gpus=tuple(figures_of(self._nvml, gpu) for gpu in self._gpus),
         )
-
-    def _find_gpus(self, visible: str | None) -> dict[str, Any]:
-        nvml = self._nvml
-        try:
-            nvml.nvmlInit()
-            count = nvml.nvmlDeviceGetCount()
-            by_index = {str(index): nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)}
-        except nvml.NVMLError as error:
-            # No driver, no GPU, no permission: whoever misses one finds the reason here.
-            log.debug("machine.no_gpus", reason=str(error))
-            return {}
-        if visible is None:
-            return by_index
-        handles: dict[str, Any] = {}
-        for name in filter(None, (part.strip() for part in visible.split(","))):
-            handle = by_index.get(name) or self._by_uuid(name, by_index)
-            if handle is None:
-                # As CUDA does: what stands behind an unknown device is not visible.
-                log.warning("machine.unknown_gpu", gpu=name, known=list(by_index))
-                break
-            handles[name] = handle
-        return handles
-
-    def _by_uuid(self, name: str, by_index: Mapping[str, Any]) -> Any:
-        if not name.startswith(("GPU-", "MIG-")):
-            return None
-        for handle in by_index.values():
-            uuid = _ask(self._nvml, functools.partial(self._nvml.nvmlDeviceGetUUID, handle))
-            text = uuid.decode() if isinstance(uuid, bytes) else str(uuid)
-            if text.startswith(name):
-                return handle
-        return None
-
-    def _gpu(self, name: str, handle: Any) -> GpuFigures:
-        nvml = self._nvml
-        rates = _ask(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
-        memory = _ask(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-        celsius = _ask(nvml, lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-        milliwatts = _ask(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
-        return GpuFigures(
-            name=name,
-            utilization_ratio=None if rates is None else rates.gpu / 100,
-            memory_used_bytes=None if memory is None else int(memory.used),
-            memory_total_bytes=None if memory is None else int(memory.total),
-            temperature_celsius=None if celsius is None else float(celsius),
-            power_watts=None if milliwatts is None else milliwatts / 1000,
-        )
-
-
-def _ask(nvml: Any, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except nvml.NVMLError:
-        # This figure isn't offered by this GPU, or not now; the others may be.
-        return None
 
 
 def wire_metrics(
-    figures: Figures, *, completed: int, failed: int, slots_busy: int, spooled: int
+    figures: Figures,
+    *,
+    completed: int,
+    failed: int,
+    slots_busy: int,
+    spooled: int,
+    slots: Sequence[Slot] = (),
+    watch: GpuWatch | None = None,
 ) -> worker_pb2.WorkerMetrics:
-    """The figures as heartbeats carry them: percent, GPUs on average."""
+    """The figures as heartbeats carry them: percent, GPUs on average and each by itself, and the slots."""
     used = [gpu.utilization_ratio for gpu in figures.gpus if gpu.utilization_ratio is not None]
     memory = [
         gpu.memory_used_bytes / gpu.memory_total_bytes
@@ -155,6 +117,44 @@ def wire_metrics(
         tasks_failed=failed,
         slots_busy=slots_busy,
         spooled_results=spooled,
+        gpus=[_wire_gpu(gpu, slots, watch) for gpu in figures.gpus],
+        slots=[_wire_slot(slot) for slot in slots],
+    )
+
+
+def slots_of(gpu: str, slots: Sequence[Slot]) -> list[int]:
+    """The slots that use a GPU."""
+    return [slot.index for slot in slots if gpu in slot.devices.gpus]
+
+
+def _wire_gpu(gpu: GpuFigures, slots: Sequence[Slot], watch: GpuWatch | None) -> worker_pb2.GpuFigures:
+    counts = watch.xid_counts().get(gpu.name) if watch is not None else None
+    return worker_pb2.GpuFigures(
+        gpu=gpu.name,
+        model=gpu.model,
+        slots=slots_of(gpu.name, slots),
+        utilization=None if gpu.utilization_ratio is None else 100 * gpu.utilization_ratio,
+        memory_used_bytes=gpu.memory_used_bytes,
+        memory_total_bytes=gpu.memory_total_bytes,
+        temperature_celsius=gpu.temperature_celsius,
+        power_watts=gpu.power_watts,
+        ecc_corrected=gpu.ecc_corrected,
+        ecc_uncorrected=gpu.ecc_uncorrected,
+        throttling=gpu.throttling,
+        xid_errors=counts.total() if counts else 0,
+        last_xid=watch.last_xid(gpu.name) if watch is not None else 0,
+        fault=gpu.fault,
+    )
+
+
+def _wire_slot(slot: Slot) -> worker_pb2.SlotFigures:
+    run = slot.run
+    return worker_pb2.SlotFigures(
+        slot=slot.index,
+        state=slot.state.value,
+        gpus=slot.devices.gpus,
+        cordon_reason=slot.health.reason,
+        task_id=run.key.task_id if run is not None else "",
     )
 
 

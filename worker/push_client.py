@@ -190,7 +190,7 @@ class PushLink:
             return
         for revocation in response.revocations:
             self._holdings.revoke(revocation)
-        if response.drain != self._drained:
+        if response.drain != self._drained or response.uncordoned:
             self._drained = response.drain
             self._on_drain(worker_pb2.Drain(active=response.drain, reason="the master asks for it"))
         if not response.should_continue:

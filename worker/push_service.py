@@ -40,6 +40,7 @@ log = structlog.get_logger()
 
 # Outcomes that a repeated call is answered with.
 _REMEMBERED_MAX = 1000
+_USELESS = (SlotState.BROKEN, SlotState.CORDONED)
 _REMEMBERED_BYTES_MAX = 32 * 1024 * 1024
 
 
@@ -125,7 +126,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """What the worker is doing."""
         await self._check_worker_id(request.worker_id, context)
         runs = list(self._holdings.runs.values())
-        broken = bool(self._holdings.slots) and all(slot.state is SlotState.BROKEN for slot in self._holdings.slots)
+        broken = bool(self._holdings.slots) and all(slot.state in _USELESS for slot in self._holdings.slots)
         return worker_pb2.StatusResponse(
             status="error" if broken else "busy" if runs else "idle",
             current_task_id=runs[0].key.task_id if runs else "",

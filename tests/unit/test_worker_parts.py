@@ -156,18 +156,21 @@ def test_a_torn_note_is_no_run(tmp_path: Path) -> None:
     assert take_leftovers(tmp_path) == []
 
 
-def test_an_executor_sees_its_own_gpu_and_its_share_of_the_cores() -> None:
-    env = executor_environment({"PYTHONPATH": "/x", "HOME": "/h"}, gpu="3", python_path="/mine", slots=1000)
-    assert env["CUDA_VISIBLE_DEVICES"] == "3"
+def test_an_executor_sees_its_own_gpus_and_its_share_of_the_cores() -> None:
+    env = executor_environment({"PYTHONPATH": "/x", "HOME": "/h"}, gpus=["3", "5"], python_path="/mine", slots=1000)
+    assert env["CUDA_VISIBLE_DEVICES"] == "3,5"
     assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert env["PYTHONPATH"] == "/mine:/x"
     assert env["OMP_NUM_THREADS"] == "1"
     assert env["HOME"] == "/h"
-    env = executor_environment({"OMP_NUM_THREADS": "7"}, gpu=None, python_path="", slots=2)
+    env = executor_environment(
+        {"OMP_NUM_THREADS": "7", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, gpus=[], python_path="", slots=2
+    )
     assert env["CUDA_VISIBLE_DEVICES"] == ""
     assert env["OMP_NUM_THREADS"] == "7", "somebody has chosen"
+    assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "NVML, which chose and watches the GPUs, knows no other"
     assert "PYTHONPATH" not in env
-    assert "OMP_NUM_THREADS" not in executor_environment({}, gpu=None, python_path="", slots=1)
+    assert "OMP_NUM_THREADS" not in executor_environment({}, gpus=[], python_path="", slots=1)
 
 
 async def test_pauses_grow_with_jitter_stay_below_the_cap_and_begin_anew_after_a_good_connection(

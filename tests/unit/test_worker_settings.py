@@ -37,11 +37,41 @@ def test_labels_are_parsed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10%", (0, 0.1)),
+        ("2GiB", (2 << 30, 0.0)),
+        ("1.5 kb", (1500, 0.0)),
+        ("500MB", (500_000_000, 0.0)),
+        ("123", (123, 0.0)),
+        ("0", (0, 0.0)),
+    ],
+)
+def test_memory_is_said_in_bytes_or_as_a_share(text: str, expected: tuple[int, float]) -> None:
+    assert load_settings(executor_leak_max=text).leak_max == expected
+
+
+def test_lists_are_parsed() -> None:
+    assert load_settings(slot_gpus="0, 1/2,3").slot_gpu_names == (("0", "1"), ("2", "3"))
+    assert load_settings(xids_ignored="74, 109,").ignored_xids == {74, 109}
+
+
+@pytest.mark.parametrize(
     ("given", "field", "remedy"),
     [
         ({"slots": -1}, "slots", "0 (one per GPU)"),
         ({"slots": "many"}, "slots", "an integer"),
         ({"slots": 1025}, "slots", "1024"),
+        ({"gpus_per_slot": 0}, "gpus_per_slot", "from 1 to"),
+        ({"slot_gpus": "0,1/2"}, "slot_gpus", "a worker for each size"),
+        ({"slot_gpus": "0,/1"}, "slot_gpus", "0,1/2,3"),
+        ({"slot_gpus": "0/1", "gpus_per_slot": 1}, "gpus_per_slot", "one of the two"),
+        ({"cpu_ranks_per_slot": -1}, "cpu_ranks_per_slot", "from 0"),
+        ({"xids_ignored": "74,x"}, "xids_ignored", "74,109"),
+        ({"xids_ignored": "0"}, "xids_ignored", "74,109"),
+        ({"executor_leak_max": "much"}, "executor_leak_max", "2GiB"),
+        ({"executor_leak_max": "101%"}, "executor_leak_max", "10%"),
+        ({"executor_leak_max": "-1"}, "executor_leak_max", "0: no limit"),
         ({"master": ""}, "master", "host:port"),
         ({"master": "a:1,b"}, "master", "host:port"),
         ({"listen": "nowhere"}, "listen", "host:port"),

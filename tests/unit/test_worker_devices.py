@@ -1,0 +1,110 @@
+"""Which slot gets which devices, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tenure.common.errors import InvalidSetting
+from tenure.worker.devices import SlotDevices, deal_out
+from tenure.worker.leaks import THREADS_LEFT_MAX, LeakWatch
+from tenure.worker.settings import load_settings
+
+FOUR = ("0", "1", "2", "3")
+MIG = ("MIG-1", "MIG-2")
+
+
+def dealt(gpus: tuple[str, ...], **given: Any) -> list[tuple[str, ...]]:
+    """The GPUs of each slot; a GPU may also be called by ``GPU-`` and its name."""
+
+    def resolve(name: str) -> str | None:
+        return next((gpu for gpu in gpus if name in (gpu, f"GPU-{gpu}")), None)
+
+    return [slot.gpus for slot in deal_out(load_settings(**given), gpus, resolve)]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, [("0",), ("1",), ("2",), ("3",)]),
+        ({"slots": 2}, [("0",), ("1",)]),
+        ({"slots": 6}, [("0",), ("1",), ("2",), ("3",), ("0",), ("1",)]),
+        ({"gpus_per_slot": 2}, [("0", "1"), ("2", "3")]),
+        ({"gpus_per_slot": 3}, [("0", "1", "2")]),
+        ({"gpus_per_slot": 4, "slots": 2}, [FOUR, FOUR]),
+        ({"slot_gpus": "3,1/0,2"}, [("3", "1"), ("0", "2")]),
+        ({"slot_gpus": "GPU-3"}, [("3",)]),
+        ({"slot_gpus": "1 / 0", "slots": 3}, [("1",), ("0",), ("1",)]),
+    ],
+)
+def test_gpus_are_dealt_out_in_order_or_by_name(given: dict[str, Any], expected: list[tuple[str, ...]]) -> None:
+    assert dealt(FOUR, **given) == expected
+
+
+def test_mig_devices_are_one_a_slot() -> None:
+    assert dealt(MIG) == [("MIG-1",), ("MIG-2",)]
+    assert dealt(MIG, slot_gpus="MIG-2/MIG-1") == [("MIG-2",), ("MIG-1",)]
+
+
+def test_without_gpus_the_cpu_may_stand_for_several() -> None:
+    (slot,) = deal_out(load_settings(), (), lambda name: None)
+    assert (slot.names, slot.gpu_count) == (("cpu",), 0)
+    slots = deal_out(load_settings(slots=2, cpu_ranks_per_slot=2), (), lambda name: None)
+    assert [(slot.names, slot.gpu_count) for slot in slots] == [(("cpu", "cpu"), 2)] * 2
+
+
+def test_an_executor_counts_its_own_gpus_from_0() -> None:
+    slot = SlotDevices(("3", "GPU-x"))
+    assert (slot.names, slot.gpu_count) == (("cuda:0", "cuda:1"), 2)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "given", "field", "remedy"),
+    [
+        (FOUR, {"gpus_per_slot": 5}, "gpus_per_slot", "shows 4 GPUs"),
+        ((), {"gpus_per_slot": 2}, "gpus_per_slot", "cpu_ranks_per_slot"),
+        (FOUR, {"slot_gpus": "0,9"}, "slot_gpus", "nvidia-smi"),
+        (FOUR, {"slot_gpus": "0,GPU-0"}, "slot_gpus", "each once"),
+        (FOUR, {"cpu_ranks_per_slot": 2}, "cpu_ranks_per_slot", "CUDA_VISIBLE_DEVICES="),
+        (MIG, {"gpus_per_slot": 2}, "gpus_per_slot", "one MIG device"),
+        (MIG, {"slot_gpus": "MIG-1,MIG-2"}, "slot_gpus", "one MIG device"),
+    ],
+)
+def test_what_can_not_be_dealt_out_is_refused(
+    gpus: tuple[str, ...], given: dict[str, Any], field: str, remedy: str
+) -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        dealt(gpus, **given)
+    assert refused.value.field == field
+    assert remedy in refused.value.expected
+
+
+def idle(**fields: Any) -> dict[str, Any]:
+    """What an executor says between two runs."""
+    return {"leaked_bytes": 0, "resident_bytes": 100, "processes": [], "threads_left": 0, **fields}
+
+
+def test_growth_counts_from_the_first_runs_on() -> None:
+    watch = LeakWatch(1000)
+    assert [watch.judge(idle(resident_bytes=size)) for size in (100, 5000, 5900, 6000, 4000)] == [""] * 5
+    assert watch.judge(idle(resident_bytes=6001)) == "host_memory_leak"
+    assert watch.grown_bytes == 1001
+
+
+def test_without_a_limit_memory_may_grow() -> None:
+    watch = LeakWatch(0)
+    assert [watch.judge(idle(resident_bytes=10**size)) for size in range(15)] == [""] * 15
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"leaked_bytes": 1}, "gpu_memory_leak"),
+        ({"processes": ["1 python"]}, "processes_left"),
+        ({"threads_left": THREADS_LEFT_MAX}, ""),
+        ({"threads_left": THREADS_LEFT_MAX + 1}, "threads_left"),
+    ],
+)
+def test_an_executor_that_has_gathered_too_much_goes(fields: dict[str, Any], reason: str) -> None:
+    assert LeakWatch(0).judge(idle(**fields)) == reason
