@@ -10,12 +10,15 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import structlog
 
 from tenure.proto import worker_pb2
 from tenure.worker.executor_process import ExecutorProcess, Exited
+from tenure.worker.host_memory import kernel_kills
+from tenure.worker.out_of_memory import ExpectedMemory
 from tenure.worker.pipe import Message
 from tenure.worker.runs import Run, finite_metrics
 
@@ -75,8 +78,11 @@ class Execution:
 
         A run that was told to stop and doesn't is killed with its executor when its grace is over.
         """
+        kills_before = kernel_kills()
         while True:
             event = await self._next_event()
+            if isinstance(event, Exited):
+                self._run.kernel_kills = kernel_kills() - kills_before
             if isinstance(event, Exited) or (event is not None and self._take_safely(event)):
                 return event
             self._check_limits()
@@ -149,6 +155,8 @@ class Execution:
                 self._observer.run_resumed(run)
             case "checkpoint":
                 self._observer.checkpoint_saved(run, worker_pb2.Checkpoint(**message["checkpoint"]))
+            case "memory":
+                run.expected_memory = ExpectedMemory(**message["expected"])
             case "saves":
                 self._observer.checkpoint_costs(run, message["costs"])
             case "log":
@@ -175,10 +183,12 @@ def evaluate_message(run: Run, work_dir: str) -> Message:
             },
             "attempt": max(request.attempt, 1),
             "epoch": request.epoch,
+            "out_of_memory": request.out_of_memory,
         },
         "checkpoints": [
             {"url": named.url, "digest": named.digest, "step": named.step} for named in request.checkpoints
         ],
+        "checkpoint_policy": asdict(run.checkpoint_policy),
         "work_dir": work_dir,
     }
 

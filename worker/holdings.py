@@ -21,6 +21,7 @@ from tenure.worker.checkpoint.removal import delete_checkpoint
 from tenure.worker.leases import LeaseKey, key_of
 from tenure.worker.link import Link
 from tenure.worker.metrics import Instruments
+from tenure.worker.output import RunLogs
 from tenure.worker.runs import Kind, Run, StopReason, outcome_of_leftover, release_of
 from tenure.worker.settings import WorkerSettings
 from tenure.worker.slots import Slot
@@ -42,6 +43,7 @@ class Holdings:
         runs: By lease, from acceptance to the end.
         spool: Outcomes without a verdict.
         announcements: Checkpoints without a verdict.
+        logs: What the runs print.
         slots: Set once by the supervisor.
         link: Set once by the supervisor; woken when there is something to tell.
         open: Whether tasks are taken at all.
@@ -53,12 +55,14 @@ class Holdings:
         instruments: Instruments,
         spool: Spool,
         leftovers: Sequence[worker_pb2.EvaluateRequest],
+        logs: RunLogs,
         *,
         registers_checkpoints: bool,
     ) -> None:
         self.runs: dict[LeaseKey, Run] = {}
         self.spool = spool
         self.announcements = Announcements()
+        self.logs = logs
         self.slots: Sequence[Slot] = ()
         self.link: Link | None = None
         self.open = False
@@ -86,6 +90,7 @@ class Holdings:
             for checkpoint in request.checkpoints[:1]:
                 # Maybe registered, maybe not: the master knows.
                 self.announcements.add(key, checkpoint)
+            self._instruments.losses.lost()
             log.warning("task.left_over", task=key.task_id, search=request.search, epoch=request.epoch)
             await self.spool.put(outcome_of_leftover(request))
         if len(self.spool):
@@ -138,6 +143,7 @@ class Holdings:
         if slot is None and not (may_wait and self.open and self.slots):
             return None
         run = Run(next(self._numbers), request)
+        run.checkpoint_policy = self._instruments.losses.policy(self._settings.checkpoint_overhead)
         self.runs[key] = run
         for checkpoint in reversed(request.checkpoints if self._registers_checkpoints and key.token else ()):
             self.announcements.registered(key, checkpoint)
@@ -232,6 +238,11 @@ class Holdings:
     def executor_replaced(self, slot: Slot, reason: str) -> None:
         """See SlotObserver."""
         self._instruments.executor_restarts.labels(reason).inc()
+
+    def left_behind(self, slot: Slot, processes: int, threads: int) -> None:
+        """See SlotObserver."""
+        self._instruments.leftovers.labels("process").inc(processes)
+        self._instruments.leftovers.labels("thread").inc(threads)
 
     async def run_ended(self, slot: Slot, run: Run, outcome: worker_pb2.Outcome | None) -> None:
         """See SlotObserver."""

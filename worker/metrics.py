@@ -12,12 +12,16 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tenure.worker.losses import LossRecord
+from tenure.worker.machine import slots_of
+
 if TYPE_CHECKING:
+    from tenure.worker.gpu_watch import GpuWatch
     from tenure.worker.holdings import Holdings
-    from tenure.worker.machine import Machine
+    from tenure.worker.machine import Figures, Machine
     from tenure.worker.runs import Run
     from tenure.worker.slots import Slot
 
@@ -28,11 +32,24 @@ REPLACEMENTS = (
     "out_of_memory",
     "device_lost",
     "gpu_memory_leak",
+    "host_memory_leak",
+    "processes_left",
+    "threads_left",
     "tasks_limit",
+    "other_code",
     "stuck",
     "start_failed",
 )
 NOTICES = ("signal", "file", "url")
+LEFTOVERS = ("process", "thread")
+# By the attribute of GpuFigures. ``slot``: all slots that use the GPU, separated by commas.
+_GPU_FIGURES = (
+    ("gpu_utilization_ratio", "Time in which the GPU did anything, 0 to 1.", "utilization_ratio"),
+    ("gpu_memory_used_bytes", "Memory of the GPU in use by anybody.", "memory_used_bytes"),
+    ("gpu_memory_total_bytes", "Memory of the GPU.", "memory_total_bytes"),
+    ("gpu_temperature_celsius", "Temperature of the GPU.", "temperature_celsius"),
+    ("gpu_power_watts", "Power that the GPU draws.", "power_watts"),
+)
 _RUN_BUCKETS = (0.1, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)
 _GAP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30, 300)
 
@@ -40,7 +57,8 @@ _GAP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30, 300)
 class Instruments:
     """What is counted when it happens. ``registry`` is what /metrics exports."""
 
-    def __init__(self) -> None:
+    def __init__(self, losses: LossRecord | None = None) -> None:
+        self.losses = losses or LossRecord()
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.info = Info("tenure_worker", "This worker.", registry=registry)
@@ -62,6 +80,12 @@ class Instruments:
         self.executor_restarts = Counter(
             "tenure_worker_executor_restarts", "Executors replaced, by reason.", ["reason"], registry=registry
         )
+        self.leftovers = Counter(
+            "tenure_worker_run_leftovers",
+            "Processes (ended) and threads (going on) that runs left behind.",
+            ["kind"],
+            registry=registry,
+        )
         self.checkpoints = Counter("tenure_worker_checkpoints_saved", "Checkpoints written.", registry=registry)
         self.checkpoint_failures = Counter(
             "tenure_worker_checkpoint_failures", "Checkpoints that could not be written.", registry=registry
@@ -74,8 +98,20 @@ class Instruments:
         self.checkpoint_bytes = Counter(
             "tenure_worker_checkpoint_written_bytes", "Bytes of checkpoints written.", registry=registry
         )
+        self.checkpoints_superseded = Counter(
+            "tenure_worker_checkpoints_superseded",
+            "Checkpoints never written because a newer one came before their turn.",
+            registry=registry,
+        )
         self.checkpoint_write_seconds = Counter(
-            "tenure_worker_checkpoint_write_seconds", "Time spent writing checkpoints.", registry=registry
+            "tenure_worker_checkpoint_write_seconds",
+            "Time spent writing checkpoints, beside the training.",
+            registry=registry,
+        )
+        self.checkpoint_stall_seconds = Counter(
+            "tenure_worker_checkpoint_stall_seconds",
+            "Time for which trainings were held up by their checkpoints.",
+            registry=registry,
         )
         self.checkpoint_read_seconds = Counter(
             "tenure_worker_checkpoint_read_seconds", "Time spent reading checkpoints.", registry=registry
@@ -91,6 +127,8 @@ class Instruments:
             "Looks at the preemption URL or file that gave no answer.",
             registry=registry,
         )
+        for kind in LEFTOVERS:
+            self.leftovers.labels(kind)
         for source in NOTICES:
             self.preemption_notices.labels(source)
         for outcome in OUTCOMES:
@@ -112,6 +150,7 @@ class Instruments:
 
     def run_started(self, slot: Slot) -> None:
         """A run is in the slot's executor."""
+        self.losses.run_started()
         if slot.idle_gap_seconds is not None:
             self.idle_gap_seconds.observe(slot.idle_gap_seconds)
 
@@ -121,6 +160,8 @@ class Instruments:
         self._ended[outcome] += 1
         self._costs.pop(run.number, None)
         if run.started_at is not None:
+            preempted = run.stop_reason is not None and run.stop_reason.value == "preempted"
+            self.losses.run_ended(lost=preempted or outcome == "loss")
             self.run_seconds.labels(outcome).observe(run.seconds())
 
     def checkpoint_costs(self, run: Run, costs: Mapping[str, float]) -> None:
@@ -131,7 +172,9 @@ class Instruments:
             ("failures", self.checkpoint_failures),
             ("skipped", self.checkpoints_skipped),
             ("bytes_written", self.checkpoint_bytes),
+            ("superseded", self.checkpoints_superseded),
             ("write_seconds", self.checkpoint_write_seconds),
+            ("stall_seconds", self.checkpoint_stall_seconds),
             ("read_seconds", self.checkpoint_read_seconds),
         ):
             counter.inc(max(0.0, costs.get(name, 0) - before.get(name, 0)))
@@ -141,9 +184,10 @@ class Instruments:
 class StateCollector(Collector):
     """What is looked up at a scrape, in the scraping thread."""
 
-    def __init__(self, holdings: Holdings, machine: Machine) -> None:
+    def __init__(self, holdings: Holdings, machine: Machine, watch: GpuWatch) -> None:
         self._holdings = holdings
         self._machine = machine
+        self._watch = watch
 
     def describe(self) -> Iterable[Metric]:
         """Nothing to register names by: looking up would need a running worker."""
@@ -183,7 +227,7 @@ class StateCollector(Collector):
         slots = list(self._holdings.slots)
         states = GaugeMetricFamily("tenure_worker_slots", "Slots by state.", labels=["state"])
         tally = Tally(slot.state.value for slot in slots)
-        for state in ("starting", "free", "running", "cleaning", "broken"):
+        for state in ("starting", "free", "running", "cleaning", "broken", "cordoned"):
             states.add_metric([state], tally[state])
         yield states
         memory = _family("executor_resident_bytes", "Memory of the slot's executor and its children.")
@@ -193,9 +237,13 @@ class StateCollector(Collector):
         checkpoint_age = _family(
             "checkpoint_age_seconds", "Since the slot's run last wrote a checkpoint, or since it started."
         )
+        cordoned = GaugeMetricFamily(
+            "tenure_worker_slot_cordoned", "Whether its GPU's errors have cordoned the slot.", labels=["slot", "cause"]
+        )
         now = time.monotonic()
         for slot in slots:
             label = [str(slot.index)]
+            cordoned.add_metric([*label, slot.health.cause], slot.health.cordoned)
             if (executor := slot.executor) is not None:
                 memory.add_metric(label, executor.resident_bytes())
             run = slot.run
@@ -206,25 +254,49 @@ class StateCollector(Collector):
                 rate.add_metric(label, run.progress.metrics["samples_per_second"])
             progress_age.add_metric(label, now - run.reported_at)
             checkpoint_age.add_metric(label, now - (run.checkpointed_at or run.started_at))
-        yield from (memory, step, rate, progress_age, checkpoint_age)
+        yield from (memory, step, rate, progress_age, checkpoint_age, cordoned)
 
     def _figures(self) -> Iterable[Metric]:
         figures = self._machine.figures()
         yield _gauge("cpu_usage_ratio", "Of all cores of the machine, 0 to 1.", figures.cpu_ratio)
         yield _gauge("memory_usage_ratio", "Of the machine's memory, 0 to 1.", figures.memory_ratio)
         yield _gauge("memory_used_bytes", "Of the machine's memory.", figures.memory_used_bytes)
-        for name, meaning, attribute in (
-            ("gpu_utilization_ratio", "Time in which the GPU did anything, 0 to 1.", "utilization_ratio"),
-            ("gpu_memory_used_bytes", "Memory of the GPU in use by anybody.", "memory_used_bytes"),
-            ("gpu_memory_total_bytes", "Memory of the GPU.", "memory_total_bytes"),
-            ("gpu_temperature_celsius", "Temperature of the GPU.", "temperature_celsius"),
-            ("gpu_power_watts", "Power that the GPU draws.", "power_watts"),
-        ):
-            family = GaugeMetricFamily(f"tenure_worker_{name}", meaning, labels=["gpu"])
+        slots = list(self._holdings.slots)
+        labels = {gpu.name: [",".join(map(str, slots_of(gpu.name, slots))), gpu.name] for gpu in figures.gpus}
+        for name, meaning, attribute in _GPU_FIGURES:
+            family = GaugeMetricFamily(f"tenure_worker_{name}", meaning, labels=["slot", "gpu"])
             for gpu in figures.gpus:
                 if (value := getattr(gpu, attribute)) is not None:
-                    family.add_metric([gpu.name], value)
+                    family.add_metric(labels[gpu.name], value)
             yield family
+        yield from self._gpu_troubles(figures, labels)
+
+    def _gpu_troubles(self, figures: Figures, labels: Mapping[str, list[str]]) -> Iterable[Metric]:
+        unusable = GaugeMetricFamily(
+            "tenure_worker_gpu_unusable", "Whether NVML says that it is lost or needs a reset.", labels=["slot", "gpu"]
+        )
+        throttled = GaugeMetricFamily(
+            "tenure_worker_gpu_throttled",
+            "Whether its clocks are held down, by reason.",
+            labels=["slot", "gpu", "reason"],
+        )
+        ecc = CounterMetricFamily(
+            "tenure_worker_gpu_ecc_errors", "Memory errors since its driver was loaded.", labels=["slot", "gpu", "kind"]
+        )
+        xids = CounterMetricFamily(
+            "tenure_worker_gpu_xid_errors", "XID errors since the worker started.", labels=["slot", "gpu", "xid"]
+        )
+        for gpu in figures.gpus:
+            unusable.add_metric(labels[gpu.name], bool(gpu.fault))
+            for reason in gpu.throttling:
+                throttled.add_metric([*labels[gpu.name], reason], 1)
+            for kind, count in (("corrected", gpu.ecc_corrected), ("uncorrected", gpu.ecc_uncorrected)):
+                if count is not None:
+                    ecc.add_metric([*labels[gpu.name], kind], count)
+        for name, counts in self._watch.xid_counts().items():
+            for xid, count in counts.items():
+                xids.add_metric([*labels.get(name, ["", name]), str(xid)], count)
+        yield from (unusable, throttled, ecc, xids)
 
 
 def _family(name: str, meaning: str) -> GaugeMetricFamily:

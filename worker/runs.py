@@ -12,8 +12,10 @@ from typing import Any
 
 from tenure.common import limits
 from tenure.proto import worker_pb2
+from tenure.worker.checkpoint.interval import CheckpointPolicy
 from tenure.worker.executor_process import Exited
 from tenure.worker.leases import key_of
+from tenure.worker.out_of_memory import ExpectedMemory, died_for_memory
 from tenure.worker.pipe import Message
 from tenure.worker.scratch import Scratch
 
@@ -86,7 +88,11 @@ class Run:
         reported_at: When that was; before, when the run started. Monotonic seconds.
         checkpointed_at: When it last wrote a checkpoint.
         steps_start: The step it went on from.
+        checkpoint_policy: What the executor is told of when checkpoints are worth it.
         stop_reason: The first reason it was told to stop for.
+        expected_memory: What the evaluation has said that it is going to take.
+        slot_memory_bytes: What its slot has; 0: unknown.
+        kernel_kills: How many processes the kernel has killed for want of memory during the run, once it is over.
         ended: Resolves to the outcome, None if there is nothing to tell.
     """
 
@@ -102,7 +108,11 @@ class Run:
         self.progress = worker_pb2.Progress()
         self.progress_sent = 0
         self.scratch: Scratch | None = None
+        self.checkpoint_policy = CheckpointPolicy()
         self.steps_start = max((named.step for named in request.checkpoints[:1]), default=0)
+        self.expected_memory: ExpectedMemory | None = None
+        self.slot_memory_bytes = 0
+        self.kernel_kills = 0
         self.stop_reason: StopReason | None = None
         self.stop_at = math.inf
         self.grace_seconds = 0.0
@@ -213,6 +223,7 @@ def outcome_of(run: Run, ending: Message | Exited, log_tail: str) -> worker_pb2.
         steps_start=run.steps_start,
         steps_end=max(run.progress.step, run.steps_start),
     )
+    _describe_memory(outcome, run, ending)
     if not isinstance(ending, Exited) and ending["type"] == "done":
         outcome.kind = Kind.OUTCOME_SUCCESS
         outcome.metrics.update(finite_metrics(ending["metrics"]))
@@ -230,8 +241,14 @@ def outcome_of(run: Run, ending: Message | Exited, log_tail: str) -> worker_pb2.
         outcome.error_class = "ExecutorDied"
         outcome.error_message = f"the executor process {ending}"
         outcome.exit_signal, outcome.exit_code = ending.signal, ending.code
+        if not ending.killed and (how := died_for_memory(ending.signal, ending.code, log_tail, run.kernel_kills)):
+            outcome.kind = Kind.OUTCOME_OUT_OF_MEMORY
+            outcome.error_class = "ExecutorOutOfMemory"
+            outcome.error_message += f"; {how}"
     else:
         _describe_failure(outcome, ending)
+    if outcome.kind == Kind.OUTCOME_OUT_OF_MEMORY:
+        _choose_what_follows(outcome, run)
     return outcome
 
 
@@ -276,6 +293,31 @@ def _describe_failure(outcome: worker_pb2.Outcome, ending: Message) -> None:
     outcome.error_class = _cut(str(ending["error_class"]), _ERROR_CLASS_BYTES_MAX)
     outcome.error_message = _cut(str(ending["message"]), limits.ERROR_MESSAGE_BYTES_MAX)
     outcome.retryable = bool(ending["retryable"])
+
+
+def _describe_memory(outcome: worker_pb2.Outcome, run: Run, ending: Message | Exited) -> None:
+    if (expected := run.expected_memory) is not None:
+        outcome.memory.estimated_bytes = _int64(expected.estimated_bytes)
+        outcome.memory.limit_bytes = _int64(expected.limit_bytes)
+        outcome.memory.batch_size = expected.batch_size
+        outcome.memory.micro_batches = expected.micro_batches
+    if not isinstance(ending, Exited) and isinstance(peak := ending.get("peak_bytes"), int) and peak:
+        outcome.memory.peak_bytes = _int64(peak)
+
+
+def _choose_what_follows(outcome: worker_pb2.Outcome, run: Run) -> None:
+    """The task's policy, as the evaluation has said it."""
+    expected = run.expected_memory
+    if expected is None:
+        return
+    if expected.on_out_of_memory == "fail":
+        outcome.retryable = False
+    elif expected.on_out_of_memory == "elsewhere":
+        outcome.memory_needed_bytes = _int64(max(expected.estimated_bytes, run.slot_memory_bytes + 1))
+
+
+def _int64(value: int) -> int:
+    return min(max(0, value), 2**63 - 1)
 
 
 def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -17,8 +17,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tenure.common import ids, limits, paths
 from tenure.common.addresses import Address, parse_address, parse_addresses
-from tenure.common.errors import InvalidInput, InvalidSetting
+from tenure.common.errors import CheckpointError, InvalidInput, InvalidSetting
+from tenure.worker.checkpoint.interval import OVERHEAD_DEFAULT
+from tenure.worker.checkpoint.storage import check_library
 from tenure.worker.preemption import NoticeSource, checked_url, parse_headers, parse_pattern
+from tenure.worker.setting_texts import parse_memory, parse_slot_gpus, parse_xids
 
 HTTP_PORT = 9152
 _REFERENCE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
@@ -37,7 +40,21 @@ class WorkerSettings(BaseSettings):
     """Empty: the host's name and a suffix that stays with the work directory, so that two workers never collide."""
 
     slots: int = Field(0, ge=0, le=limits.SLOTS_MAX)
-    """How many tasks run at once, each in an executor of its own. 0: one per visible GPU, one without GPUs."""
+    """How many tasks run at once, each in an executor of its own. 0: one for each share of the visible GPUs
+    (``gpus_per_slot``), one without GPUs. More slots than shares: slots share GPUs."""
+
+    gpus_per_slot: int = Field(1, ge=1, le=limits.SLOTS_MAX)
+    """GPUs of each slot, dealt out in order. Tasks that require so many are given to this worker."""
+
+    slot_gpus: str = ""
+    """Instead, by name: ``0,1/2,3`` are two slots. Indices as in nvidia-smi, ``GPU-…`` and ``MIG-…`` UUIDs."""
+
+    cpu_ranks_per_slot: int = Field(0, ge=0, le=64)
+    """Without GPUs: for how many devices the CPU stands in each slot, for tasks that require GPUs. 0: for none."""
+
+    xids_ignored: str = ""
+    """XID errors (``74,109``) that cordon no slot, beside those that never do. Hazard: what runs on a faulty GPU fails,
+    or worse, doesn't."""
 
     listen: str = f"127.0.0.1:{limits.WORKER_PORT}"
     """Where WorkerService listens. Only the default is moved to the next free port when it is taken."""
@@ -51,6 +68,10 @@ class WorkerSettings(BaseSettings):
     evaluator: str = "tenure.worker.torch_eval:evaluate"
     """``module:function``, imported in the executors."""
 
+    accept_code: bool = False
+    """Whether tasks may name their evaluator, and bring the code that it is in. Hazard: whoever can submit to the
+    masters then runs anything as this worker's user, with all that it may read and reach."""
+
     python_path: str = ""
     """Directories (``a:b``) in front of the executors' ``PYTHONPATH``; their working directory comes last anyway."""
 
@@ -59,6 +80,10 @@ class WorkerSettings(BaseSettings):
 
     checkpoints: str = Field(default_factory=paths.checkpoints_url)
     """An fsspec URL that every worker of a search can reach, or resumes find nothing."""
+
+    checkpoint_overhead: float = Field(OVERHEAD_DEFAULT, ge=0, le=1)
+    """The largest share of the time of a training that checkpoints may cost which nobody has asked for. 0: none are
+    written by themselves, only when a training stops or its task says so. Hazard: a killed run starts over then."""
 
     dispatch: Literal["pull", "push"] = "pull"
     """``pull``: one session stream to a Tenure master. ``push``: MorphML's protocol, the master calls Evaluate."""
@@ -100,6 +125,10 @@ class WorkerSettings(BaseSettings):
     tasks_per_executor: int = Field(0, ge=0)
     """Replace an executor after this many runs, against slow leaks. 0: never."""
 
+    executor_leak_max: str = "10%"
+    """Replace an executor that holds so much more host memory after a run than it did after its first ones: bytes
+    (``2GiB``) or a share of the machine's memory. 0: never."""
+
     max_parameters: int = Field(0, ge=0)
     """The largest model the evaluator may build, in parameters. 0: no cap."""
 
@@ -139,6 +168,21 @@ class WorkerSettings(BaseSettings):
     def label_map(self) -> dict[str, str]:
         """``labels``, parsed."""
         return _parse_labels(self.labels)
+
+    @property
+    def slot_gpu_names(self) -> tuple[tuple[str, ...], ...]:
+        """``slot_gpus``, parsed."""
+        return parse_slot_gpus(self.slot_gpus)
+
+    @property
+    def ignored_xids(self) -> frozenset[int]:
+        """``xids_ignored``, parsed."""
+        return parse_xids(self.xids_ignored)
+
+    @property
+    def leak_max(self) -> tuple[int, float]:
+        """``executor_leak_max`` as bytes and share of the machine's memory."""
+        return parse_memory(self.executor_leak_max, "executor_leak_max")
 
     @property
     def notices(self) -> NoticeSource:
@@ -200,12 +244,26 @@ class WorkerSettings(BaseSettings):
                 given=repr(value),
                 expected=f"give a path or an fsspec URL of at most {limits.URL_BYTES_MAX // 2} bytes",
             )
+        try:
+            check_library(value)
+        except CheckpointError as error:
+            raise InvalidSetting(
+                error.message, field="checkpoints", given=repr(value), expected=error.expected
+            ) from error
         return value
 
     @model_validator(mode="after")
     def _check_texts(self) -> Self:
         """What has a parser of its own is parsed once, for its error."""
         _ = (self.masters, self.listen_address, self.advertise_address, self.http_address, self.label_map, self.notices)
+        _ = (self.slot_gpu_names, self.ignored_xids, self.leak_max)
+        if self.slot_gpus and self.is_explicit("gpus_per_slot"):
+            raise InvalidSetting(
+                "says what slot_gpus says, too",
+                field="gpus_per_slot",
+                given=str(self.gpus_per_slot),
+                expected="give one of the two",
+            )
         if self.worker_id:
             try:
                 ids.check_id(self.worker_id, "worker_id")
@@ -242,7 +300,11 @@ def load_settings(**given: Any) -> WorkerSettings:
 
 
 _EXPECTED = {
+    "accept_code": "true or false",
     "slots": f"an integer from 0 (one per GPU) to {limits.SLOTS_MAX}",
+    "gpus_per_slot": f"an integer from 1 to {limits.SLOTS_MAX}",
+    "cpu_ranks_per_slot": "an integer from 0 (the CPU stands for no GPU) to 64",
+    "checkpoint_overhead": "a share from 0 (never by themselves) to 1, for example 0.01",
     "dispatch": "pull for a Tenure master, push for a MorphML master",
     "compression": "none or gzip",
     "drain_grace_seconds": "seconds, at least 0",

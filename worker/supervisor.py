@@ -18,14 +18,19 @@ from tenure import __version__
 from tenure.common.errors import InvalidSetting
 from tenure.common.exits import ExitCode
 from tenure.proto import worker_pb2
+from tenure.worker.devices import SlotDevices, deal_out
 from tenure.worker.executor_process import executor_environment
+from tenure.worker.executor_start import ExecutorUnusable, SlotSettings
+from tenure.worker.gpu_watch import Incident
 from tenure.worker.holdings import Holdings
 from tenure.worker.identity import Identity
 from tenure.worker.link import Link, Refused, Superseded
+from tenure.worker.losses import LossRecord
 from tenure.worker.machine import Machine, wire_metrics
 from tenure.worker.metrics import Instruments, StateCollector
 from tenure.worker.output import RunLogs
 from tenure.worker.preemption import PreemptionWatch
+from tenure.worker.programs import make_programs
 from tenure.worker.push_client import PushLink
 from tenure.worker.push_service import WorkerServicer
 from tenure.worker.runs import StopReason
@@ -33,7 +38,7 @@ from tenure.worker.scratch import Scratch, take_leftovers
 from tenure.worker.serving import Servers, registration_of, write_ready_file
 from tenure.worker.session import SessionLink
 from tenure.worker.settings import WorkerSettings
-from tenure.worker.slots import ExecutorUnusable, Slot, SlotSettings
+from tenure.worker.slots import Slot
 from tenure.worker.spool import Spool
 
 log = structlog.get_logger()
@@ -69,10 +74,11 @@ class Supervisor:
         self._settings = settings
         self._identity = identity
         self._machine = machine or Machine()
-        self._gpus = self._machine.gpus
-        self._slot_count = settings.slots or len(self._gpus) or 1
-        self._instruments = Instruments()
+        self._devices = deal_out(settings, self._machine.gpus, self._machine.resolve)
+        self._slot_count = len(self._devices)
+        self._watch = self._machine.watch(self._take_incident)
         work_dir = identity.work_dir
+        self._instruments = Instruments(LossRecord(work_dir / "losses.json"))
         try:
             self._logs = RunLogs(work_dir / "logs")
             leftovers = take_leftovers(work_dir / "runs")
@@ -84,6 +90,7 @@ class Supervisor:
             self._instruments,
             self._spool,
             leftovers,
+            self._logs,
             registers_checkpoints=settings.dispatch == "pull",
         )
         self._servers = Servers(settings, self._instruments.registry, self._readiness)
@@ -125,6 +132,9 @@ class Supervisor:
         """A master asks to take no more tasks (cordon), to hand back what runs too, or to go on as usual."""
         log.info("worker.drain", active=drain.active, cordon=drain.cordon, reason=drain.reason)
         self._holdings.set_open(not drain.active and self._leaving is Leaving.NOT)
+        if not drain.active:
+            for slot in self._holdings.slots:
+                slot.uncordon()
         if drain.active and not drain.cordon:
             self._holdings.stop_all(StopReason.DRAIN, self._settings.drain_grace_seconds)
 
@@ -153,12 +163,14 @@ class Supervisor:
         self._instruments.info.info(
             {"worker": self._identity.worker_id, "version": __version__, "dispatch": self._settings.dispatch}
         )
-        self._instruments.registry.register(StateCollector(self._holdings, self._machine))
+        self._instruments.registry.register(StateCollector(self._holdings, self._machine, self._watch))
+        self._watch.start()
         self._holdings.link = self._link
         self._holdings.open = True
         self._spawn(self._link.run(), "link")
         for slot in self._holdings.slots:
             self._spawn(slot.serve(), f"slot-{slot.index}")
+        self._spawn(self._instruments.losses.keep(), "losses")
         if self._settings.notices.watched:
             self._spawn(self._watch_notices(), "preemption")
         self._servers.serving(True)
@@ -169,22 +181,18 @@ class Supervisor:
             grpc=str(self._servers.grpc_address),
             http=str(self._servers.http_address),
             slots=self._slot_count,
-            gpus=list(self._gpus),
+            gpus=[list(devices.gpus) for devices in self._devices],
             dispatch=self._settings.dispatch,
             work_dir=str(self._identity.work_dir),
         )
 
     async def _start_slots(self) -> None:
         """Start every executor; this is where an evaluator that can't be imported is found out."""
-        settings = SlotSettings(
-            evaluator=self._settings.evaluator,
-            checkpoints_url=self._settings.checkpoints,
-            max_parameters=self._settings.max_parameters,
-            tasks_per_executor=self._settings.tasks_per_executor,
-            stop_grace_seconds=self._settings.stop_grace_seconds,
-            start_timeout_seconds=self._settings.start_timeout_seconds,
+        programs = make_programs(
+            self._settings, self._identity.work_dir, lambda: {slot.code for slot in self._holdings.slots}
         )
-        slots = [self._make_slot(index, settings) for index in range(self._slot_count)]
+        settings = SlotSettings.of(self._settings, self._machine.memory_total_bytes, programs)
+        slots = [self._make_slot(index, devices, settings) for index, devices in enumerate(self._devices)]
         self._holdings.slots = slots
         results = await asyncio.gather(*(slot.start() for slot in slots), return_exceptions=True)
         for error in filter(None, results):
@@ -198,13 +206,12 @@ class Supervisor:
                 ) from None
             raise error
 
-    def _make_slot(self, index: int, settings: SlotSettings) -> Slot:
-        gpu = self._gpus[index % len(self._gpus)] if self._gpus else None
+    def _make_slot(self, index: int, devices: SlotDevices, settings: SlotSettings) -> Slot:
         return Slot(
             index,
-            device="cuda:0" if gpu is not None else "cpu",
+            devices=devices,
             environment=executor_environment(
-                os.environ, gpu=gpu, python_path=self._settings.python_path, slots=self._slot_count
+                os.environ, gpus=devices.gpus, python_path=self._settings.python_path, slots=self._slot_count
             ),
             settings=settings,
             observer=self._holdings,
@@ -224,7 +231,9 @@ class Supervisor:
         )
 
     def _make_link(self, advertised: tuple[str, int]) -> Link:
-        registration = registration_of(self._settings, self._identity, advertised, self._slot_count, self._gpus)
+        registration = registration_of(
+            self._settings, self._identity, advertised, self._devices, self._machine.gpu_indices
+        )
         common = (self._settings, self._holdings, registration, self._wire_metrics, self.drain)
         if self._settings.dispatch == "pull":
             return SessionLink(*common)
@@ -288,6 +297,7 @@ class Supervisor:
 
     async def _take_down(self) -> None:
         """Whatever is there: tasks, executors, servers, files."""
+        self._watch.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -296,6 +306,7 @@ class Supervisor:
         await self._servers.stop()
         await self._holdings.settle_background()
         await self._spool.close()
+        self._instruments.losses.write()
 
     async def _idle_within(self, seconds: float) -> None:
         """Wait for the runs to end, but no longer."""
@@ -339,13 +350,20 @@ class Supervisor:
             failed=self._instruments.failed,
             slots_busy=len(self._holdings.runs),
             spooled=len(self._spool),
+            slots=self._holdings.slots,
+            watch=self._watch,
         )
+
+    def _take_incident(self, incident: Incident) -> None:
+        log.warning("gpu.incident", gpu=incident.gpu, xid=incident.xid, what=incident.text)
+        for slot in self._holdings.slots:
+            slot.take_incident(incident)
 
     def _readiness(self) -> tuple[bool, dict[str, Any]]:
         """For /readyz: a master has accepted this worker, and it has a slot that works."""
         up = self._link is not None and self._link.contact.up
         states = [slot.state.value for slot in self._holdings.slots]
-        works = any(state not in ("broken", "starting") for state in states)
+        works = any(state not in ("broken", "starting", "cordoned") for state in states)
         details = {"session": up, "slots": states, "open": self._holdings.open, "spooled": len(self._spool)}
         return up and works, details
 

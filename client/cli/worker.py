@@ -27,6 +27,24 @@ def worker(
         int | None,
         typer.Option("--slots", metavar="N", help="Tasks at once. Default: one for each GPU, one without GPUs."),
     ] = None,
+    gpus_per_slot: Annotated[
+        int | None,
+        typer.Option("--gpus-per-slot", metavar="N", help="For tasks that require several GPUs. Default: 1."),
+    ] = None,
+    slot_gpus: Annotated[
+        str | None,
+        typer.Option("--slot-gpus", metavar="GPU[,GPU…][/…]", help="The GPUs of each slot by name: 0,1/2,3."),
+    ] = None,
+    cpu_ranks_per_slot: Annotated[
+        int | None,
+        typer.Option(
+            "--cpu-ranks-per-slot", metavar="N", help="Without GPUs: the CPU stands for N of them. Default: for none."
+        ),
+    ] = None,
+    xids_ignored: Annotated[
+        str | None,
+        typer.Option("--xids-ignored", metavar="XID[,XID…]", help="GPU errors that cordon no slot, beside the usual."),
+    ] = None,
     listen: Annotated[
         str | None,
         typer.Option("--listen", metavar="H:P", help="Where WorkerService listens. Default: 127.0.0.1:50052."),
@@ -48,6 +66,15 @@ def worker(
             "tenure.worker.replay:nasbench201.",
         ),
     ] = None,
+    accept_code: Annotated[
+        bool | None,
+        typer.Option(
+            "--accept-code/--no-accept-code",
+            help="Let tasks name their evaluator, and bring its code: whoever may submit runs anything as this user."
+            " Default: no.",
+            show_default=False,
+        ),
+    ] = None,
     python_path: Annotated[
         str | None,
         typer.Option("--python-path", metavar="DIR[:DIR…]", help="Where the evaluator's modules are."),
@@ -62,6 +89,14 @@ def worker(
             "--checkpoints",
             metavar="URL",
             help="Where checkpoints go, for all workers of a search. Default: ~/.local/share/tenure/checkpoints.",
+        ),
+    ] = None,
+    checkpoint_overhead: Annotated[
+        float | None,
+        typer.Option(
+            "--checkpoint-overhead",
+            metavar="SHARE",
+            help="Of a training's time, at most, for checkpoints by themselves; 0: none. Default: 0.01.",
         ),
     ] = None,
     dispatch: Annotated[
@@ -120,6 +155,14 @@ def worker(
         int | None,
         typer.Option("--tasks-per-executor", metavar="N", help="Then it is replaced. Default: never."),
     ] = None,
+    executor_leak_max: Annotated[
+        str | None,
+        typer.Option(
+            "--executor-leak-max",
+            metavar="SIZE|PERCENT",
+            help="Host memory that runs may leave behind before it is replaced. Default: 10% of the machine's.",
+        ),
+    ] = None,
     max_parameters: Annotated[
         int | None,
         typer.Option("--max-parameters", metavar="N", help="Largest model. Default: no cap."),
@@ -155,7 +198,10 @@ def worker(
     Examples:
       tenure worker --master 10.0.0.5:50051
       tenure worker --slots 2 --checkpoints s3://bucket/checkpoints --labels gpu=a100,zone=east
+      tenure worker --gpus-per-slot 4
+      tenure worker --slot-gpus 0,1/2,3 --executor-leak-max 4GiB
       tenure worker --evaluator my_package.evaluation:evaluate --python-path src
+      tenure worker --accept-code
       tenure worker --preemption-file /run/tenure/preempted
     """
     given = dict(locals())

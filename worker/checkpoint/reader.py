@@ -17,7 +17,7 @@ from tenure.worker.checkpoint.manifest import (
     digest_of,
 )
 from tenure.worker.checkpoint.naming import CheckpointName, split_checkpoint_url
-from tenure.worker.checkpoint.storage import TaskDirectory, open_task_directory
+from tenure.worker.checkpoint.storage import TaskDirectory, advice_on, open_task_directory
 
 _READ_BYTES = 1024 * 1024
 
@@ -84,7 +84,7 @@ def _locate(url: str) -> tuple[TaskDirectory, CheckpointName]:
     try:
         return open_task_directory(directory_url), name
     except OSError as error:
-        raise CheckpointError(f"the storage can't be used: {error}", field=url) from error
+        raise CheckpointError(f"the storage can't be used: {error}", field=url, expected=advice_on(error)) from error
 
 
 def _read_manifest(directory: TaskDirectory, name: CheckpointName, url: str, digest: str) -> Manifest:
@@ -111,7 +111,7 @@ def _opened(directory: TaskDirectory, name: CheckpointName, file: str, where: st
             "is missing", field=where, expected="do all workers see this storage, and is it mounted here?"
         ) from error
     except OSError as error:
-        raise CheckpointError(f"can't be read: {error}", field=where) from error
+        raise CheckpointError(f"can't be read: {error}", field=where, expected=advice_on(error)) from error
 
 
 def _verify(stream: BinaryIO, state: StateFile, where: str) -> None:

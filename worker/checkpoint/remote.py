@@ -7,13 +7,16 @@ after the state file has been accepted whole, and a deletion removes it first.
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
 import fsspec
+from fsspec.dircache import DirCache
 
 from tenure.common.errors import CheckpointError
 from tenure.worker.checkpoint.codec import Sink
@@ -28,7 +31,11 @@ class RemoteTaskDirectory:
 
     def __init__(self, url: str) -> None:
         with _os_errors(url):
-            self._fs, path = fsspec.core.url_to_fs(url)
+            if "::" in url:
+                self._fs, path = fsspec.core.url_to_fs(url)
+            else:
+                self._fs = _filesystem(os.getpid(), url.rsplit("/", 2)[0])
+                path = self._fs._strip_protocol(url)
         self._path = str(path).rstrip("/")
 
     def begin(self, name: CheckpointName) -> RemoteWriting:
@@ -127,6 +134,20 @@ class RemoteWriting:
         """Manifest first, as every deletion."""
         with suppress(OSError, CheckpointError):
             self._directory.remove(self._name)
+
+
+@lru_cache(maxsize=8)
+def _filesystem(process: int, base_url: str) -> Any:
+    """The storage at a base URL, for all threads of a process.
+
+    fsspec has one for each thread, kept for ever: each run's writing thread would leave connections behind.
+    """
+    filesystem, _ = fsspec.core.url_to_fs(base_url, skip_instance_cache=True)
+    listings = getattr(filesystem, "dircache", None)
+    if isinstance(listings, DirCache):
+        # Other processes write here, too.
+        listings.use_listings_cache = False
+    return filesystem
 
 
 class _File:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from tenure.common.errors import CheckpointError
 from tenure.worker.checkpoint.naming import split_checkpoint_url, task_url
-from tenure.worker.checkpoint.storage import open_task_directory
+from tenure.worker.checkpoint.storage import advice_on, open_task_directory
 
 
 def delete_checkpoint(url: str) -> None:
@@ -23,7 +23,7 @@ def delete_checkpoint(url: str) -> None:
     try:
         open_task_directory(directory_url).remove(name)
     except OSError as error:
-        raise CheckpointError(f"could not be deleted: {error}", field=url) from error
+        raise CheckpointError(f"could not be deleted: {error}", field=url, expected=advice_on(error)) from error
 
 
 def sweep_debris(
@@ -55,5 +55,5 @@ def sweep_debris(
             if name.epoch < before_epoch and name not in kept and directory.remove(name):
                 swept.append(f"{directory_url}/{name}")
     except OSError as error:
-        raise CheckpointError(f"could not be swept: {error}", field=directory_url) from error
+        raise CheckpointError(f"could not be swept: {error}", field=directory_url, expected=advice_on(error)) from error
     return swept

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
+from tenure.common.errors import CheckpointError
 from tenure.worker.checkpoint.codec import Sink
 from tenure.worker.checkpoint.naming import CheckpointName, local_path
 
@@ -50,6 +51,41 @@ class TaskDirectory(Protocol):
 
     def names(self) -> list[CheckpointName]:
         """Of what lies in the directory, finished or not."""
+
+
+def advice_on(error: BaseException) -> str:
+    """What to do about a storage's error; empty if there is nothing to say that the error doesn't."""
+    if isinstance(error.__cause__, ImportError):
+        return "install the storage's library on every worker; for s3:// that is pip install 'tenure[s3]'"
+    if isinstance(error, PermissionError) or "NoCredentials" in type(error.__cause__).__name__:
+        return "give this worker's user, or its credentials, the right to read, write, list and delete there"
+    return ""
+
+
+def check_library(url: str) -> None:
+    """Raises CheckpointError if what the storage at ``url`` is reached with isn't there. Asks no storage."""
+    if local_path(url) is not None:
+        return
+    import fsspec
+
+    for part in url.split("::"):
+        protocol = part.partition("://")[0]
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except ValueError as error:
+            raise CheckpointError(
+                "no storage is known by this name",
+                field="url",
+                given=f"{protocol}://",
+                expected="give a directory, s3://bucket/path, or another URL of fsspec's",
+            ) from error
+        except ImportError as error:
+            raise CheckpointError(
+                "needs a library that is not installed",
+                field="url",
+                given=f"{protocol}://",
+                expected=f"{error}; for s3:// that is pip install 'tenure[s3]'",
+            ) from error
 
 
 def open_task_directory(url: str) -> TaskDirectory:

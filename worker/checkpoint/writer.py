@@ -16,7 +16,7 @@ from tenure.worker.checkpoint.codec import Sink
 from tenure.worker.checkpoint.manifest import MANIFEST, STATE_FILES, Manifest, StateFile, digest_of
 from tenure.worker.checkpoint.naming import new_name, task_url
 from tenure.worker.checkpoint.snapshot import Snapshot, checked
-from tenure.worker.checkpoint.storage import Writing, open_task_directory
+from tenure.worker.checkpoint.storage import Writing, advice_on, open_task_directory
 
 _STEP_MAX = 2**63 - 1
 # Hashed and written in turns of so much: it stays in the processor's cache, and giving up takes effect between two.
@@ -182,4 +182,4 @@ def _storage_failed(error: OSError, url: str) -> CheckpointError:
         return CheckpointError(
             "the storage is full", field=url, given=error.strerror, expected="free space or raise the quota"
         )
-    return CheckpointError(f"could not be written: {error}", field=url)
+    return CheckpointError(f"could not be written: {error}", field=url, expected=advice_on(error))

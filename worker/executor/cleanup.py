@@ -35,6 +35,8 @@ _ENDING_SECONDS = 0.3
 _LOOK_SECONDS = 0.01
 _NAMES_MAX = 20
 _SERVING_LATER_RUNS = ("resource_tracker", "forkserver", "compile_worker")
+# fsspec keeps one thread for all object stores, and asyncio's executor in it looks up names.
+_THREADS_KEPT = ("tenure-", "fsspecIO", "asyncio_")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -74,7 +76,7 @@ class Cleanup:
         }
 
     def _new_threads(self) -> list[str]:
-        alive = {thread for thread in threading.enumerate() if not thread.name.startswith("tenure-")}
+        alive = {thread for thread in threading.enumerate() if not thread.name.startswith(_THREADS_KEPT)}
         alive -= self._before
         new = alive - self._left
         self._left = alive
