@@ -34,6 +34,7 @@ class WorkerProcess:
 
     Attributes:
         journal: What its evaluations wrote; see evaluators.py.
+        program: What Python runs.
         ready: The ready file's content, once started.
     """
 
@@ -44,6 +45,7 @@ class WorkerProcess:
         self.journal_path = root / "journal.jsonl"
         self.log_path = root / f"{name}.log"
         self.checkpoints = root / "checkpoints"
+        self.program: tuple[str, ...] = ("-m", "tenure.worker")
         self.ready: dict[str, Any] = {}
         self._ready_file = root / f"{name}.ready"
         self._process: asyncio.subprocess.Process | None = None
@@ -81,8 +83,7 @@ class WorkerProcess:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",
-                "-m",
-                "tenure.worker",
+                *self.program,
                 stderr=log,
                 stdout=log,
                 env=environment,

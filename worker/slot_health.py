@@ -22,7 +22,7 @@ from tenure.worker.xids import APPLICATION, is_critical
 # So many in a row, of at least two tasks.
 DEVICE_LOSSES_MAX = 3
 # How long after a lost device the driver may take to say why.
-_EXPLANATION_SECONDS = 1.0
+_EXPLANATION_SECONDS = 0.5
 # The evaluation's own doing: these say nothing about the device, however often they come.
 _OWN_DOING = re.compile(r"device-side assert|illegal memory access|misaligned address|illegal instruction")
 
@@ -72,10 +72,10 @@ class SlotHealth:
         self.trouble = ""
         self._struck.clear()
 
-    async def explanation(self) -> str:
-        """Why a run has just lost its device, by the driver's word, which may come a moment later; empty if it has
-        none."""
-        if self._gpus and not self.trouble:
+    async def explanation(self, message: str) -> str:
+        """Why a run has just lost its device with this error, by the driver's word, which may come a moment later;
+        empty if it has none."""
+        if self._gpus and not self.trouble and not _OWN_DOING.search(message):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._struck.wait(), _EXPLANATION_SECONDS)
         return self.trouble

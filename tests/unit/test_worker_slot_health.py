@@ -26,7 +26,7 @@ async def test_trouble_that_was_confined_cordons_nothing_and_explains_a_loss(xid
     health = SlotHealth(("0",))
     assert not health.note_incident(Incident("0", xid))
     assert not health.cordoned
-    assert await health.explanation() == f"GPU 0: XID {xid}, {meaning_of(xid)}"
+    assert await health.explanation(LOST) == f"GPU 0: XID {xid}, {meaning_of(xid)}"
     health.begin_run()
     assert health.trouble == "", "an earlier run's"
 
@@ -98,12 +98,15 @@ async def test_an_uncordoned_slot_starts_anew() -> None:
 
 async def test_the_drivers_word_may_come_after_the_evaluations_error() -> None:
     health = SlotHealth(("0",))
-    waiting = asyncio.create_task(health.explanation())
+    waiting = asyncio.create_task(health.explanation(LOST))
     await asyncio.sleep(0)
     health.note_incident(Incident("0", 79))
     async with asyncio.timeout(5):
         assert "XID 79" in await waiting
-    assert await SlotHealth().explanation() == ""
+    assert await SlotHealth().explanation(LOST) == ""
+    assert await SlotHealth(("0",)).explanation("CUDA error: device-side assert triggered") == "", (
+        "nobody is waited for"
+    )
 
 
 @pytest.mark.parametrize(
