@@ -32,6 +32,7 @@ from tenure.master.rpc.interceptor import CallInterceptor
 from tenure.master.rpc.polls import LongPolls
 from tenure.master.rpc.session import Session
 from tenure.master.rpc.sessions import SessionTable
+from tenure.master.rpc.uncordons import Uncordons
 from tenure.master.rpc.worker_service import WorkerService
 from tenure.master.rpc.workers import Registration
 from tenure.master.settings import MasterSettings
@@ -81,6 +82,7 @@ class Master:
         self.census = LeaseCensus(store)
         self.matchmaker = Matchmaker(store, metrics)
         self.polls = LongPolls(store, self.matchmaker, self.spawn)
+        self.uncordons = Uncordons()
         self.pusher = Pusher(self)
         self.rollback = RollbackAlarm(
             metrics,
@@ -201,7 +203,9 @@ class Master:
             self.pusher.note_mode(event["worker"])
             self.polls.note_mode(event["worker"], event["mode"])
             if session is not None:
-                session.set_mode(event["mode"])
+                session.set_mode(event["mode"], asked=True)
+            elif event["mode"] == "active":
+                self.uncordons.note(event["worker"])
         elif event["event"] == "register" and session is not None:
             # The event may be older than the session: the registry decides.
             self.spawn(session.check_registration())

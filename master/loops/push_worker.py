@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from tenure.common.errors import TenureError, UnknownWorker
-from tenure.master.core.matching import Capabilities
 from tenure.master.loops.matchmaker import Consumer
 from tenure.master.loops.push_call import CallEnd, PushCall
 from tenure.master.loops.push_connection import PushConnection, connect
+from tenure.master.rpc.devices import capabilities_of
 from tenure.master.rpc.outcomes import give_back
 from tenure.master.rpc.workers import PUSH
 from tenure.master.store.records import Grant, Lease, WorkerView
@@ -153,7 +153,8 @@ class PushWorker:
     async def _want(self, view: WorkerView) -> None:
         """Have as many tasks claimed as it has free slots, if it can be reached."""
         active = view.fields.get("mode", "active") == "active"
-        self._slots = max(1, int(view.number("slots"))) if active else 0
+        slots = max(1, int(view.number("slots")))
+        self._slots = max(0, slots - int(view.number("slots_cordoned"))) if active else 0
         if self._room() > 0 and time.monotonic() >= self._paused_until and await self._connected(view):
             consumer = self._consumer_for(view)
             self._master.matchmaker.want(consumer, self._room())
@@ -165,8 +166,7 @@ class PushWorker:
         return self._slots - len(self.calls) - len(strays)
 
     def _consumer_for(self, view: WorkerView) -> Consumer:
-        labels = dict(pair.split("=", 1) for pair in view.fields.get("labels", "").split("\n") if "=" in pair)
-        capabilities = Capabilities(int(view.number("num_gpus")) // max(1, int(view.number("slots"))), labels)
+        capabilities = capabilities_of(view)
         instance_id = view.fields.get("instance", "")
         known = self._consumer
         if known is None or (known.capabilities, known.instance_id) != (capabilities, instance_id):

@@ -11,6 +11,7 @@ from tenure.common import ids, limits
 from tenure.common.errors import InvalidInput
 from tenure.common.states import TaskState
 from tenure.master.core.liveness import worker_status
+from tenure.master.rpc.devices import capabilities_of, gpu_messages, slot_messages
 from tenure.master.store.records import (
     AttemptRecord,
     CheckpointRecord,
@@ -177,6 +178,9 @@ def worker_message(view: WorkerView, leases: int, lease_ttl_ms: int) -> tenure_p
         tasks_failed=int(view.number("tasks_failed")),
         current_task_id=fields.get("current_task", ""),
         leases=leases,
+        gpus_per_slot=capabilities_of(view).gpus,
+        gpus=gpu_messages(fields),
+        slot_list=slot_messages(fields),
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from tenure.master.core.matching import Capabilities
 from tenure.master.loops.matchmaker import Consumer, Matchmaker
+from tenure.master.rpc.devices import capabilities_of
 from tenure.master.rpc.outcomes import give_back
 from tenure.master.store import Store
 from tenure.master.store.records import Grant, WorkerView
@@ -87,11 +87,9 @@ class LongPolls:
 
         arrived: asyncio.Future[list[Grant]] = asyncio.get_running_loop().create_future()
         instance_id = worker.fields.get("instance", "")
-        slots = max(1, int(worker.number("slots")))
-        labels = dict(pair.split("=", 1) for pair in worker.fields.get("labels", "").split("\n") if "=" in pair)
         consumer = Consumer(
             worker.worker_id,
-            Capabilities(int(worker.number("num_gpus")) // slots, labels),
+            capabilities_of(worker),
             deliver,
             legacy=not instance_id,
             instance_id=instance_id,

@@ -130,9 +130,10 @@ class Session:
         moved_on = fields.get("instance") == self.instance_id
         self.end(None if moved_on else superseded(self.worker_id))
 
-    def set_mode(self, mode: str) -> None:
-        """active, cordoned or draining."""
-        if mode == self._mode:
+    def set_mode(self, mode: str, *, asked: bool = False) -> None:
+        """active, cordoned or draining. ``asked``: an operator said so just now, maybe for slots that the worker has
+        cordoned itself, so the worker hears of it even if its mode is no other."""
+        if mode == self._mode and not asked:
             return
         self._mode = mode
         self._say_mode()

@@ -87,7 +87,12 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
             await master.pusher.note_heartbeat(worker_id, {row.task_id for row in held}, tokens)
         else:
             await master.pusher.note_heartbeat(worker_id, {request.current_task_id} - {""})
-        response = worker_pb2.HeartbeatResponse(acknowledged=True, should_continue=True, drain=mode == "draining")
+        response = worker_pb2.HeartbeatResponse(
+            acknowledged=True,
+            should_continue=True,
+            drain=mode == "draining",
+            uncordoned=mode == "active" and master.uncordons.take(worker_id),
+        )
         response.revocations.extend(revocations(renewed))
         return response
 

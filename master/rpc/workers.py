@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tenure.common import ids, limits
 from tenure.common.errors import InvalidInput
 from tenure.master.core.matching import Capabilities
+from tenure.master.rpc.devices import device_fields, gpus_per_slot
 from tenure.master.store.records import Renewal
 from tenure.proto import worker_pb2
 
@@ -43,6 +44,7 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
     _check_range(request.port, "port", 0, 65535)
     _check_range(request.num_gpus, "num_gpus", 0, limits.SLOTS_MAX)
     _check_range(request.slots, "slots", 0, limits.SLOTS_MAX)
+    _check_range(request.gpus_per_slot, "gpus_per_slot", 0, limits.SLOTS_MAX)
     _check_labels(request.labels)
     if len(request.host.encode()) > 255 or not request.host.isprintable():
         raise InvalidInput("is no host name", field="host", given=request.host, expected="at most 255 bytes")
@@ -63,11 +65,16 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
         "labels": "\n".join(f"{name}={value}" for name, value in sorted(request.labels.items())),
         "dispatch": dispatch,
         "version": request.version[:50],
+        # Of the process before; the first heartbeat says them anew.
+        "gpus": "",
+        "slot_list": "",
+        "slots_cordoned": "0",
     }
     if session:
         fields["session"] = secrets.token_hex(8)
-    gpus_per_slot = request.num_gpus // slots
-    capabilities = Capabilities(gpus_per_slot, dict(request.labels))
+    gpus = gpus_per_slot(request.num_gpus, slots, request.gpus_per_slot)
+    fields["gpus_per_slot"] = str(gpus)
+    capabilities = Capabilities(gpus, dict(request.labels))
     return Registration(
         worker_id, request.instance_id, request.host, request.port, slots, capabilities, dispatch, fields
     )
@@ -91,6 +98,7 @@ def heartbeat_fields(request: worker_pb2.HeartbeatRequest) -> dict[str, str]:
         "spooled": str(metrics.spooled_results),
         "current_task": request.current_task_id[: limits.ID_BYTES_MAX],
         "status": request.status[:20],
+        **device_fields(metrics),
     }
     return fields
 
