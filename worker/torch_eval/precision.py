@@ -28,21 +28,13 @@ class Precision:
 
     Args:
         name: ``float32``, ``bfloat16`` or ``float16``.
-        device: Where the network is.
-
-    Raises:
-        InvalidSetting: This worker's device can't compute in it; another's may.
+        device: Where the network is; see :func:`check_precision`.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        on_cuda = device.type == "cuda"
-        if name == "float16" and not on_cuda:
-            _refuse(name, device, "float16 is for CUDA devices: bfloat16 or float32, or require a GPU")
-        if name == "bfloat16" and on_cuda and not torch.cuda.is_bf16_supported():
-            _refuse(name, device, "float16 or float32: this GPU has no bfloat16")
         self._device_type = device.type
         self._dtype = _DTYPES.get(name)
-        self._scaler = torch.amp.GradScaler("cuda") if name == "float16" else None
+        self._scaler = torch.amp.GradScaler(device.type) if name == "float16" else None
 
     def autocast(self) -> torch.autocast:
         """Within it, the network computes in the short type."""
@@ -76,6 +68,15 @@ class Precision:
         """What :meth:`to_state` gave."""
         if self._scaler is not None and state is not None:
             self._scaler.load_state_dict(dict(state))
+
+
+def check_precision(name: str, device: torch.device) -> None:
+    """InvalidSetting if this worker's device can't compute in it; another's may."""
+    on_cuda = device.type == "cuda"
+    if name == "float16" and not on_cuda:
+        _refuse(name, device, "bfloat16 or float32 on a CPU; for float16 require a GPU")
+    if name == "bfloat16" and on_cuda and not torch.cuda.is_bf16_supported():
+        _refuse(name, device, "float16 or float32: this GPU has no bfloat16")
 
 
 def compiled(module: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:

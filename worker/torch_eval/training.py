@@ -15,7 +15,7 @@ from tenure.worker.torch_eval.loader import BatchPlan, BatchReader, Loader
 from tenure.worker.torch_eval.numerics import capture_generators, derived_seed, restore_generators
 from tenure.worker.torch_eval.optimization import learning_rate, make_optimizer, set_learning_rate
 from tenure.worker.torch_eval.options import Settings
-from tenure.worker.torch_eval.precision import Precision, compiled
+from tenure.worker.torch_eval.precision import Precision, check_precision, compiled
 from tenure.worker.torch_eval.rows import Rows, TensorRows
 from tenure.worker.torch_eval.split import Split
 from tenure.worker.torch_eval.stopping import EarlyStopping
@@ -70,6 +70,7 @@ class Training:
                 given=settings.augment,
                 expected=f"none: a row of {split.name} has shape {split.input_shape}",
             )
+        check_precision(settings.precision, device)
         self._precision = Precision(settings.precision, device)
         self._network: Callable[[Tensor], Tensor] = self.module
         if settings.compile == "on":

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from interruptions import DeadlyContext, end_of, run, same  # noqa: E402
 from trainings import STATEFUL, StorageContext, chain, newest_state, task_of  # noqa: E402
 
-from tenure.worker.evaluator import EvaluationTask, MemoryContext, Result, Stopped  # noqa: E402
+from tenure.worker.evaluator import EvaluationTask, MemoryContext, Result  # noqa: E402
 from tenure.worker.torch_eval import build_module, evaluate  # noqa: E402
 from tenure.worker.torch_eval.weights import weights_sha256  # noqa: E402
 
@@ -29,7 +29,6 @@ pytestmark = pytest.mark.torch
 SEED = int(os.environ.get("TENURE_TEST_SEED", "1"))
 INTERRUPTIONS = 6
 CONFIG = {"num_epochs": 4, "batch_size": 256, "learning_rate": 0.01, "dataset": "trainings:blobs"}
-OF_THE_RUN = ("samples_per_second", "resumed_from", "peak_memory_bytes")
 SGD = {"optimizer": "sgd", "momentum": "0.9"}
 
 # Each of what has a state, or an order: alone where it is delicate, together where that is no harder.
@@ -47,37 +46,6 @@ VARIANTS = {
 }
 
 
-class Killed(BaseException):
-    """Nobody catches it: nothing is saved."""
-
-
-@dataclass
-class DeadlyContext(StorageContext):
-    """Its process "dies" at a look; see :class:`Killed`."""
-
-    die_at_look: int = 0
-
-    @property
-    def should_stop(self) -> bool:
-        stop = super().should_stop
-        if self.looks == self.die_at_look:
-            raise Killed
-        return stop
-
-
-def run(task: EvaluationTask, directory: Path, **when: int) -> Result | None:
-    """One run of ``task``; None if it was interrupted. Leaves the generators in disorder, as another task would."""
-    context = DeadlyContext(directory, **when)
-    torch.manual_seed(99)
-    random.seed(99)
-    try:
-        return evaluate(task, context)
-    except (Stopped, Killed):
-        return None
-    finally:
-        context.checkpoint.close()
-
-
 def interrupted(task: EvaluationTask, directory: Path, looks: int, draw: random.Random, times: int) -> Result:
     """Stop or kill it ``times`` at random looks, then let it end."""
     for _ in range(times):
@@ -90,21 +58,6 @@ def interrupted(task: EvaluationTask, directory: Path, looks: int, draw: random.
     return ended
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal to the bit."""
-    if isinstance(one, torch.Tensor):
-        return one.dtype is other.dtype and one.numpy().tobytes() == other.numpy().tobytes()
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
-def comparable(result: Result) -> tuple[str, dict[str, float]]:
-    return result.detail, {name: value for name, value in result.metrics.items() if name not in OF_THE_RUN}
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_interrupted_at_random_it_ends_with_the_same_bits(variant: str, tmp_path: Path) -> None:
     task = task_of(extra=VARIANTS[variant], **CONFIG)
@@ -114,7 +67,7 @@ def test_interrupted_at_random_it_ends_with_the_same_bits(variant: str, tmp_path
     draw = random.Random(f"{SEED} {variant}")
     sys.stdout.write(f"TENURE_TEST_SEED={SEED}\n")
     ended = interrupted(task, tmp_path / "interrupted", whole.looks // 2, draw, INTERRUPTIONS)
-    assert comparable(ended) == comparable(expected)
+    assert end_of(ended) == end_of(expected)
     assert same(newest_state(tmp_path / "interrupted"), newest_state(tmp_path / "whole"))
 
 

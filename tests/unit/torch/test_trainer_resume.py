@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import numpy as np  # noqa: E402
+from interruptions import comparable, disturb_generators, same  # noqa: E402
 from trainings import StorageContext, newest_state, read_announced, run_process, task_of  # noqa: E402
 
 from tenure.common.spec import Config  # noqa: E402
@@ -25,41 +24,11 @@ pytestmark = pytest.mark.torch
 # Six batches an epoch and one to validate: eight looks at should_stop.
 CONFIG = {"num_epochs": 3, "batch_size": 256, "learning_rate": 0.01, "dataset": "trainings:blobs"}
 LOOKS = 3 * 8
-# Times, and what says how often it was interrupted.
-OF_THE_RUN = ("samples_per_second", "resumed_from", "peak_memory_bytes")
-
 VARIANTS = {
     "sgd": {"optimizer": "sgd", "momentum": "0.9", "weight_decay": "0.001", "schedule": "step", "step_size": "1"},
     "adam": {"optimizer": "adam", "label_smoothing": "0.1", "gradient_clip": "1.0"},
     "adamw": {"optimizer": "adamw", "weight_decay": "0.01", "schedule": "cosine", "augment": "shift"},
 }
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal to the bit, types included."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, torch.Tensor):
-        return (
-            one.dtype is other.dtype and one.shape == other.shape and one.numpy().tobytes() == other.numpy().tobytes()
-        )
-    if isinstance(one, Mapping):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
-def comparable(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name not in OF_THE_RUN}
-
-
-def disturb_generators() -> None:
-    """What another task in the same executor would do to them."""
-    random.seed(99)
-    np.random.seed(99)
-    torch.manual_seed(99)
-    torch.rand(7)
 
 
 def until_stopped(task: EvaluationTask, directory: Path, look: int) -> None:
