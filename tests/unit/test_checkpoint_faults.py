@@ -1,21 +1,15 @@
-"""The N-th file-system operation fails, or the process dies before it, for every N.
-
-The operations are the real ones: only the module's name ``os`` is replaced by a proxy that counts the calls and raises
-or kills at the chosen one.
-"""
+"""The N-th file-system operation of a write or a deletion fails, for every N."""
 
 from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from faulty_os import Inject, at, from_there, injected, steps
 
 from tenure.common.errors import CheckpointError
 from tenure.worker.checkpoint import (
@@ -23,45 +17,13 @@ from tenure.worker.checkpoint import (
     delete_checkpoint,
     local,
     read_checkpoint,
-    sweep_debris,
     write_checkpoint,
 )
 from tenure.worker.checkpoint.manifest import digest_of
 from tenure.worker.checkpoint.naming import parse_name
 
-OPERATIONS = ("mkdir", "open", "write", "fsync", "close", "rename", "unlink", "rmdir", "listdir", "lstat", "scandir")
+__all__ = ["injected"]
 STATE = {"epoch": 3, "weights": list(range(200))}
-Fault = Callable[[int, str], None]
-
-
-class FaultyOs:
-    """Passes everything on to ``os``; before each operation it asks ``fault``, which may raise."""
-
-    def __init__(self, fault: Fault) -> None:
-        self.calls: list[tuple[str, Any]] = []
-        self._fault = fault
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(os, name)
-        if name not in OPERATIONS:
-            return real
-
-        def operation(*args: Any, **kwargs: Any) -> Any:
-            self.calls.append((name, args))
-            self._fault(len(self.calls), name)
-            return real(*args, **kwargs)
-
-        return operation
-
-
-@pytest.fixture
-def injected(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], FaultyOs]:
-    def inject(fault: Fault) -> FaultyOs:
-        faulty = FaultyOs(fault)
-        monkeypatch.setattr(local, "os", faulty)
-        return faulty
-
-    return inject
 
 
 @pytest.fixture(autouse=True)
@@ -100,30 +62,9 @@ def assert_whole(path: Path) -> None:
     assert read_checkpoint(path.as_uri(), digest) == STATE
 
 
-def at(n: int, error: int) -> Fault:
-    def fault(count: int, operation: str) -> None:
-        if count == n:
-            raise OSError(error, os.strerror(error))
-
-    return fault
-
-
-def from_there(n: int, error: int) -> Fault:
-    def fault(count: int, operation: str) -> None:
-        if count >= n:
-            raise OSError(error, os.strerror(error))
-
-    return fault
-
-
-def steps() -> Iterator[int]:
-    yield from range(1, 200)
-    raise AssertionError("more operations than there can be")
-
-
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.ESTALE])
 def test_whichever_operation_fails_there_is_a_whole_checkpoint_or_none(
-    error: int, tmp_path: Path, injected: Callable[[Fault], FaultyOs]
+    error: int, tmp_path: Path, injected: Inject
 ) -> None:
     for n in steps():
         base = tmp_path / str(n)
@@ -139,7 +80,7 @@ def test_whichever_operation_fails_there_is_a_whole_checkpoint_or_none(
 
 
 def test_when_the_storage_fails_for_good_nothing_half_written_has_a_final_name(
-    tmp_path: Path, injected: Callable[[Fault], FaultyOs]
+    tmp_path: Path, injected: Inject
 ) -> None:
     for n in steps():
         base = tmp_path / str(n)
@@ -172,7 +113,7 @@ def test_full_in_the_middle_of_a_write(tmp_path: Path, monkeypatch: pytest.Monke
     assert_whole(Path(write(tmp_path).url.removeprefix("file://")))
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, injected: Callable[[Fault], FaultyOs]) -> None:
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, injected: Inject) -> None:
     def interrupt(count: int, operation: str) -> None:
         if operation == "fsync" and count > 10:
             raise KeyboardInterrupt
@@ -183,7 +124,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, injected: Callable[[
     assert files(tmp_path) == []
 
 
-def test_each_step_is_durable_before_the_next(tmp_path: Path, injected: Callable[[Fault], FaultyOs]) -> None:
+def test_each_step_is_durable_before_the_next(tmp_path: Path, injected: Inject) -> None:
     faulty = injected(lambda count, operation: None)
     write(tmp_path / "new")
     names = [name for name, _ in faulty.calls]
@@ -198,9 +139,7 @@ def test_each_step_is_durable_before_the_next(tmp_path: Path, injected: Callable
     assert faulty.calls[rename + 1][1][0] == task_directory(tmp_path / "new")
 
 
-def test_a_directory_removed_by_another_process_is_made_again(
-    tmp_path: Path, injected: Callable[[Fault], FaultyOs]
-) -> None:
+def test_a_directory_removed_by_another_process_is_made_again(tmp_path: Path, injected: Inject) -> None:
     """A deletion of the task's last checkpoint removes the empty directory between two of our steps."""
 
     def remove(count: int, operation: str) -> None:
@@ -213,7 +152,7 @@ def test_a_directory_removed_by_another_process_is_made_again(
 
 
 def test_a_deletion_that_fails_anywhere_leaves_it_whole_or_gone_and_can_be_repeated(
-    tmp_path: Path, injected: Callable[[Fault], FaultyOs]
+    tmp_path: Path, injected: Inject
 ) -> None:
     for n in steps():
         base = tmp_path / str(n)
@@ -233,51 +172,3 @@ def test_a_deletion_that_fails_anywhere_leaves_it_whole_or_gone_and_can_be_repea
         assert not finished(base)
         if not failed and n > 8:
             break
-
-
-KILLED_WRITER = """
-import os, signal, sys
-from tenure.worker.checkpoint import local, write_checkpoint, delete_checkpoint
-
-base, last, operations, action = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(","), sys.argv[4]
-count = 0
-
-class DeadlyOs:
-    def __getattr__(self, name):
-        real = getattr(os, name)
-        if name not in operations:
-            return real
-        def operation(*args, **kwargs):
-            global count
-            count += 1
-            if count == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **kwargs)
-        return operation
-
-state = {"epoch": 3, "weights": list(range(200))}
-if action == "delete":
-    written = write_checkpoint(base, "search", "0-task", 1, 5, state)
-local.os = DeadlyOs()
-if action == "delete":
-    delete_checkpoint(written.url)
-else:
-    write_checkpoint(base, "search", "0-task", 1, 5, state)
-"""
-
-
-@pytest.mark.parametrize("action", ["write", "delete"])
-def test_killed_before_any_operation_there_is_a_whole_checkpoint_or_none(action: str, tmp_path: Path) -> None:
-    for n in steps():
-        base = tmp_path / str(n)
-        arguments = [str(base), str(n), ",".join(OPERATIONS), action]
-        died = subprocess.run([sys.executable, "-c", KILLED_WRITER, *arguments], timeout=60).returncode
-        for path in finished(base):
-            assert_whole(path)
-        if died == 0:
-            break
-        assert died == -9
-        swept = sweep_debris(str(base), "search", "0-task", before_epoch=2, registered=[])
-        assert files(base) == []
-        assert not finished(base)
-        assert len(swept) <= 1

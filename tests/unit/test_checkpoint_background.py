@@ -1,0 +1,362 @@
+"""Saving beside the training: what the caller may do meanwhile, what waits, what is given up, what stays unsaid."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import wait_for
+
+from tenure.common.errors import InvalidInput
+from tenure.worker.checkpoint import ExecutorCheckpoints, WrittenCheckpoint, local, read_checkpoint
+from tenure.worker.checkpoint.interval import CheckpointPolicy
+from tenure.worker.evaluator import Context, EvaluationTask, Stopped
+from tenure.worker.executor.evaluation import carry_out
+
+
+class GatedOs:
+    """Passes everything on to ``os``; ``gated`` operations wait for the gate first, and say that they do."""
+
+    def __init__(self, *gated: str) -> None:
+        self.gate, self.reached = threading.Event(), threading.Event()
+        self._gated = gated
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in self._gated:
+            return real
+
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            self.reached.set()
+            assert self.gate.wait(60)
+            return real(*args, **kwargs)
+
+        return operation
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[GatedOs]:
+    """A storage that makes nothing durable before its gate is opened."""
+    gated = GatedOs("fsync")
+    monkeypatch.setattr(local, "os", gated)
+    yield gated
+    gated.gate.set()
+
+
+class Run:
+    """One run's handle and what came out of it."""
+
+    def __init__(self, base: Path, **arguments: Any) -> None:
+        self.announced: list[WrittenCheckpoint] = []
+        self.events: list[str] = []
+        self.handle = ExecutorCheckpoints(
+            base_url=str(base),
+            search="search",
+            task_id="0-task",
+            epoch=1,
+            registered=[],
+            **{"announce": self.announced.append, "log": self.log} | arguments,
+        )
+
+    def log(self, event: str, **fields: Any) -> None:
+        self.events.append(event)
+
+    def steps(self) -> list[int]:
+        return [one.step for one in self.announced]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    runs: list[Run] = []
+
+    def begin(**arguments: Any) -> Run:
+        runs.append(Run(tmp_path / "checkpoints", **arguments))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.handle.close()
+
+
+def files(base: Path) -> list[Path]:
+    return [path for path in base.rglob("*") if path.is_file()]
+
+
+def test_a_save_returns_before_it_is_written_and_the_caller_may_change_its_state(
+    start: Callable[..., Run], slow: GatedOs
+) -> None:
+    run = start()
+    state = {"n": 1, "list": [1, {"deep": 1}]}
+    run.handle.save(state, step=1)
+    state["n"] = 2
+    state["list"][1]["deep"] = 2  # type: ignore[index]
+    assert slow.reached.wait(60)
+    assert run.announced == []
+    slow.gate.set()
+    run.handle.wait()
+    (written,) = run.announced
+    assert read_checkpoint(written.url, written.digest) == {"n": 1, "list": [1, {"deep": 1}]}
+
+
+def test_tensors_are_copied_with_what_they_share(start: Callable[..., Run], slow: GatedOs) -> None:
+    torch = pytest.importorskip("torch")
+    run = start()
+    model = torch.nn.Linear(4, 3)
+    tied = model.weight
+    state = {"model": model.state_dict(), "row": model.weight.detach()[1], "tied": tied, "conj": torch.ones(2) * 1j}
+    state["conj"] = state["conj"].conj()
+    before = {name: tensor.clone() for name, tensor in state["model"].items()}
+    run.handle.save(state, step=1)
+    with torch.no_grad():
+        model.weight.fill_(7)
+        model.bias.fill_(7)
+    slow.gate.set()
+    run.handle.wait()
+    loaded = read_checkpoint(run.announced[0].url, run.announced[0].digest)
+    assert loaded["model"]._metadata == state["model"]._metadata
+    for name, tensor in before.items():
+        assert torch.equal(loaded["model"][name], tensor)
+    assert torch.equal(loaded["row"], before["weight"][1])
+    assert torch.equal(loaded["conj"], torch.ones(2) * -1j)
+    assert isinstance(loaded["tied"], torch.nn.Parameter)
+    assert loaded["tied"].data_ptr() == loaded["model"]["weight"].data_ptr(), "one storage, as torch.save keeps it"
+
+
+def test_memory_is_used_again_but_not_while_it_is_being_written(start: Callable[..., Run], slow: GatedOs) -> None:
+    torch = pytest.importorskip("torch")
+    run = start()
+    weights = torch.zeros(1000)
+    for step in range(1, 5):
+        weights.fill_(step)
+        run.handle.save({"weights": weights}, step=step)
+        if step == 2:
+            assert slow.reached.wait(60)
+            slow.gate.set()
+            run.handle.wait()
+    run.handle.wait()
+    for one in run.announced:
+        assert torch.equal(read_checkpoint(one.url, one.digest)["weights"], torch.full((1000,), float(one.step)))
+    assert run.steps()[-1] == 4
+
+
+def test_what_waits_is_superseded_by_what_is_newer(start: Callable[..., Run], slow: GatedOs) -> None:
+    run = start()
+    run.handle.save({"n": 1}, step=1, score=0.5)
+    assert slow.reached.wait(60)
+    for step in (2, 3, 4):
+        run.handle.save({"n": step}, step=step, score=0.4)
+    assert not run.handle.due
+    slow.gate.set()
+    run.handle.wait()
+    assert run.steps() == [1, 4]
+    assert (run.handle.counters.saved, run.handle.counters.superseded) == (2, 2)
+    assert run.events.count("checkpoint.superseded") == 2
+
+
+def test_the_best_is_never_superseded(start: Callable[..., Run], slow: GatedOs) -> None:
+    run = start()
+    run.handle.save({"n": 1}, step=1, score=0.5)
+    assert slow.reached.wait(60)
+    run.handle.save({"n": 2}, step=2, score=0.9)
+    third = threading.Thread(target=lambda: run.handle.save({"n": 3}, step=3, score=0.7))
+    third.start()
+    third.join(0.2)
+    assert third.is_alive(), "the caller waits for the best to begin"
+    slow.gate.set()
+    third.join(60)
+    run.handle.wait()
+    assert run.steps() == [1, 2, 3]
+    assert run.handle.counters.superseded == 0
+
+
+def test_a_save_that_can_not_be_made_leaves_what_waits(start: Callable[..., Run], slow: GatedOs) -> None:
+    run = start()
+    run.handle.save({"n": 1}, step=1)
+    assert slow.reached.wait(60)
+    run.handle.save({"n": 2}, step=2)
+    for wrong in ({"state": {"n": object()}, "step": 3}, {"state": {"n": 3}, "step": -1}):
+        with pytest.raises(InvalidInput):
+            run.handle.save(**wrong)  # type: ignore[arg-type]
+    slow.gate.set()
+    run.handle.wait()
+    assert run.steps() == [1, 2]
+
+
+def test_a_storage_that_fails_is_noted_and_the_next_save_tries_again(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullOs:
+        def __getattr__(self, name: str) -> Any:
+            return self.full if name == "write" else getattr(os, name)
+
+        def full(self, *args: Any) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "os", FullOs())
+        run.handle.save({"n": 1}, step=1)
+        run.handle.wait()
+    assert (run.handle.counters.failures, run.events) == (1, ["checkpoint.failed"])
+    run.handle.save({"n": 2}, step=2)
+    run.handle.wait()
+    assert run.steps() == [2]
+
+
+def test_what_the_writing_thread_can_not_do_reaches_the_evaluator(start: Callable[..., Run]) -> None:
+    def broken(written: WrittenCheckpoint) -> None:
+        raise BrokenPipeError("the supervisor is gone")
+
+    run = start(announce=broken)
+    run.handle.save({"n": 1}, step=1)
+    with pytest.raises(BrokenPipeError):
+        run.handle.wait()
+    with pytest.raises(BrokenPipeError):
+        run.handle.save({"n": 2}, step=2)
+
+
+def test_what_is_given_up_while_it_is_written_leaves_nothing(
+    start: Callable[..., Run], slow: GatedOs, tmp_path: Path
+) -> None:
+    run = start()
+    run.handle.save({"n": 1}, step=1)
+    assert slow.reached.wait(60)
+    run.handle.save({"n": 2}, step=2)
+    run.handle.abandon()
+    slow.gate.set()
+    run.handle.close()
+    assert run.announced == []
+    assert files(tmp_path) == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "tenure-checkpoints"]
+    run.handle.save({"n": 3}, step=3)
+    assert run.announced == [], "nothing begins any more"
+
+
+def test_given_up_just_before_it_would_be_announced_it_is_deleted(
+    start: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start()
+
+    class LateOs:
+        def __getattr__(self, name: str) -> Any:
+            return self.rename if name == "rename" else getattr(os, name)
+
+        def rename(self, source: Path, target: Path) -> None:
+            os.rename(source, target)
+            run.handle.abandon()
+
+    monkeypatch.setattr(local, "os", LateOs())
+    run.handle.save({"n": 1}, step=1)
+    run.handle.close()
+    assert run.announced == []
+    assert files(tmp_path) == []
+
+
+class _Outbox:
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+    report = send
+
+
+def _carry_out(
+    evaluator: Callable[[EvaluationTask, Context], Any], tmp_path: Path, after: Callable[[], None] = lambda: None
+) -> list[dict[str, Any]]:
+    """What the supervisor hears, the ending included."""
+    outbox, stop, leftovers = _Outbox(), threading.Event(), ExitStack()
+    stop.set()
+    config = {"num_epochs": 0, "batch_size": 0, "learning_rate": 0.0, "dataset": "", "extra": {}}
+    task = {"task_id": "t", "search": "s", "architecture": "{}", "config": config, "attempt": 1, "epoch": 1}
+    ending = carry_out(
+        evaluator,
+        {"run": 1, "task": task, "checkpoints": [], "work_dir": str(tmp_path)},
+        checkpoints_url=str(tmp_path / "checkpoints"),
+        devices=("cpu",),
+        max_parameters=0,
+        outbox=outbox,  # type: ignore[arg-type]
+        stop=stop,
+        leftovers=leftovers,
+    )
+    outbox.send(ending)
+    after()
+    leftovers.close()
+    return outbox.sent
+
+
+def _types(sent: list[dict[str, Any]]) -> list[str]:
+    return [message["type"] for message in sent if message["type"] in ("checkpoint", "done", "failed", "stopped")]
+
+
+@pytest.mark.parametrize("error", [Stopped, RuntimeError, MemoryError])
+def test_a_run_that_is_to_go_on_ends_when_its_last_save_is_announced(
+    error: type[Exception], tmp_path: Path, slow: GatedOs
+) -> None:
+    def evaluate(task: EvaluationTask, context: Context) -> None:
+        context.checkpoint.save({"n": 1}, step=1)
+        assert slow.reached.wait(60)
+        threading.Timer(0.1, slow.gate.set).start()
+        raise error
+
+    sent = _carry_out(evaluate, tmp_path)
+    assert _types(sent) == ["checkpoint", "stopped" if error is Stopped else "failed"]
+    assert sent[-2]["type"] == "saves"
+    assert sent[-2]["costs"]["saved"] == 1
+
+
+class Hopeless(Exception):
+    retryable = False
+
+
+@pytest.mark.parametrize("hopeless", [True, False])
+def test_a_run_that_is_over_waits_for_nothing_and_announces_nothing_after_its_end(
+    hopeless: bool, tmp_path: Path, slow: GatedOs
+) -> None:
+    def evaluate(task: EvaluationTask, context: Context) -> dict[str, float]:
+        context.checkpoint.save({"n": 1}, step=1)
+        assert slow.reached.wait(60)
+        context.checkpoint.save({"n": 2}, step=2)
+        if hopeless:
+            raise Hopeless
+        return {"fitness": 1.0}
+
+    # The gate opens only once the ending has been sent.
+    sent = _carry_out(evaluate, tmp_path, after=slow.gate.set)
+    assert _types(sent) == ["failed" if hopeless else "done"]
+    assert sent[-1]["type"] in ("failed", "done")
+    assert files(tmp_path / "checkpoints") == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "tenure-checkpoints"]
+
+
+def test_due_once_it_is_worth_it_and_not_while_one_is_written(start: Callable[..., Run], slow: GatedOs) -> None:
+    now = 1000.0
+    run = start(policy=CheckpointPolicy(0.01, 24 * 3600.0), clock=lambda: now)
+    assert not run.handle.due
+    now += 100
+    assert not run.handle.due, "the first costs a tenth of a second, they say: due after 131 s"
+    now += 60
+    assert run.handle.due
+    run.handle.save({"n": 1}, step=1)
+    now += 10_000
+    assert not run.handle.due, "not before the last one is written"
+    slow.gate.set()
+    run.handle.wait()
+    wait_for(lambda: run.handle.due)
+    run.handle.save({"n": 2}, step=2)
+    run.handle.wait()
+    assert not run.handle.due, "it was just saved"
+
+
+def test_without_an_allowance_none_is_ever_due(start: Callable[..., Run]) -> None:
+    now = 0.0
+    run = start(policy=CheckpointPolicy(overhead=0.0), clock=lambda: now)
+    now = 1e9
+    assert not run.handle.due
