@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenure.client.broker_records import FsckReport, SearchStatus, Stats, WorkerRecord
     from tenure.client.client import Client
+    from tenure.client.logs import LogEnd, LogItem, LogNote, LogOutput, LogRun
     from tenure.client.records import (
         AttemptRecord,
         CheckpointRef,
@@ -56,6 +57,11 @@ _HOMES = {
     "Failure": "tenure.client.records",
     "FsckReport": "tenure.client.broker_records",
     "MemoryReport": "tenure.client.records",
+    "LogEnd": "tenure.client.logs",
+    "LogItem": "tenure.client.logs",
+    "LogNote": "tenure.client.logs",
+    "LogOutput": "tenure.client.logs",
+    "LogRun": "tenure.client.logs",
     "ProgressReport": "tenure.client.records",
     "SearchStatus": "tenure.client.broker_records",
     "Stats": "tenure.client.broker_records",
@@ -82,6 +88,11 @@ __all__ = [
     "Failure",
     "FsckReport",
     "Jitter",
+    "LogEnd",
+    "LogItem",
+    "LogNote",
+    "LogOutput",
+    "LogRun",
     "MemoryReport",
     "ProgressReport",
     "Requirements",

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from tenure.client import calls
 from tenure.client.broker_records import FsckReport, SearchStatus, Stats, WorkerRecord
 from tenure.client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Deadline
+from tenure.client.logs import LogItem, read_logs
 from tenure.client.records import EventBatch, TaskRecord, TaskVerdict
 from tenure.client.search import Search
 from tenure.client.watch import watch_events
@@ -136,6 +137,23 @@ class Client:
     def requeue_tasks(self, task_ids: Iterable[str]) -> list[TaskVerdict]:
         """Put FAILED and CANCELLED tasks of any search back into the queue, with fresh budgets."""
         return calls.requeue_tasks(self._connection, task_ids)
+
+    def logs(self, task_id: str, *, follow: bool = False) -> Iterator[LogItem]:
+        """What a task's evaluation prints: of a task that runs as it is now, of an ended one the last that is kept.
+
+        Args:
+            task_id: Of any search.
+            follow: Go on until the task has ended, whichever workers and masters it moves over.
+
+        Yields:
+            :class:`LogRun` before the output of each run, :class:`LogOutput`, :class:`LogNote` when nothing comes for a
+            reason, and at last a :class:`LogEnd`. Output that comes too fast for whoever reads it is left out and
+            counted. Close the generator to stop following.
+
+        Raises:
+            UnknownTask: There is none of this id.
+        """
+        return read_logs(self._connection, task_id, follow=follow)
 
     def watch(self, search: str = "", cursor: str = "") -> Iterator[EventBatch]:
         """Every state change of a search, or of all, after ``cursor`` or from now on, for ever.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tenure.client import calls
 from tenure.client.broker_records import SearchStatus
 from tenure.client.connection import Connection, Deadline
+from tenure.client.logs import LogItem, read_logs
 from tenure.client.records import TaskRecord, TaskVerdict
 from tenure.client.specs import check_range, checked, checked_item, task_spec
 from tenure.client.tasks import TaskFailed, TaskHandle, TaskResult
@@ -251,6 +252,10 @@ class Search:
         if isinstance(task, TaskHandle):
             task._forget_end()
         return verdict
+
+    def logs(self, task: TaskRef, *, follow: bool = False) -> Iterator[LogItem]:
+        """What a task's evaluation prints; see :meth:`tenure.client.Client.logs`."""
+        return read_logs(self._connection, _task_id(task), follow=follow)
 
     # ---- the search itself ---------------------------------------------------------------------------------
 

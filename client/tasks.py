@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from tenure.common import errors
 from tenure.common.states import TaskState
 
 if TYPE_CHECKING:
+    from tenure.client.logs import LogItem
     from tenure.client.search import Search
 
 _LOG_LINES_IN_MESSAGE = 5
@@ -95,6 +96,10 @@ class TaskHandle:
     def record(self, *, full: bool = False) -> TaskRecord:
         """The task as the broker has it now; ``full`` adds architecture, config and attempt records."""
         return self._search.record(self, full=full)
+
+    def logs(self, *, follow: bool = False) -> Iterator[LogItem]:
+        """What its evaluation prints; see :meth:`tenure.client.Client.logs`."""
+        return self._search.logs(self, follow=follow)
 
     def done(self) -> bool:
         """Whether the task ended. Asks the broker until the answer is yes."""

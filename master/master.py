@@ -32,6 +32,7 @@ from tenure.master.rpc.interceptor import CallInterceptor
 from tenure.master.rpc.polls import LongPolls
 from tenure.master.rpc.session import Session
 from tenure.master.rpc.sessions import SessionTable
+from tenure.master.rpc.tails import Tails
 from tenure.master.rpc.uncordons import Uncordons
 from tenure.master.rpc.worker_service import WorkerService
 from tenure.master.rpc.workers import Registration
@@ -79,6 +80,7 @@ class Master:
         self._submitted = asyncio.Event()
         self.retry = RetryPolicy(round(settings.retry_base_seconds * 1000), round(settings.retry_max_seconds * 1000))
         self.sessions = SessionTable(metrics)
+        self.tails = Tails(self.master_id, self.sessions, store.relay)
         self.census = LeaseCensus(store)
         self.matchmaker = Matchmaker(store, metrics)
         self.polls = LongPolls(store, self.matchmaker, self.spawn)
@@ -122,6 +124,7 @@ class Master:
             self._discard_checkpoints(),
             self._report_health(),
             self.store.events.follow_workers(self._note_worker_event),
+            self.tails.run(),
         ):
             self._run_loop(loop)
         await self._server.start()
@@ -135,6 +138,7 @@ class Master:
             session.end(Unavailable("this master is stopping", expected="connect to another, or again"))
         self.polls.end_all()
         self.follower.end_all()
+        self.tails.stopping.set()
         await self._server.stop(STOP_GRACE_SECONDS)
         await self.pusher.close()
         await cancel_all(self._tasks)
@@ -153,6 +157,7 @@ class Master:
             self.sessions.holders,
             self.census,
             self.rollback,
+            self.tails,
         )
         self.sessions.add(session, held)
         return session
@@ -190,6 +195,7 @@ class Master:
         self.metrics.transitions.labels(event.transition, event.state).inc()
         self.matchmaker.note_event(event)
         self.sessions.note_event(event)
+        self.tails.note_event(event)
         self.pusher.note_event(event)
         if event.transition == "submit":
             self._submitted.set()

@@ -129,6 +129,7 @@ def registration_of(
         labels=settings.label_map,
         dispatch=worker_pb2.DISPATCH_PULL if pull else worker_pb2.DISPATCH_PUSH,
         version=__version__,
+        tails=pull,
     )
 
 

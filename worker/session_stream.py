@@ -22,6 +22,7 @@ from tenure.worker.channels import MasterHealth, ask_health
 from tenure.worker.holdings import Holdings
 from tenure.worker.leases import LeaseKey, key_of
 from tenure.worker.link import Contact, Unreachable
+from tenure.worker.tails import RunKey, Tails
 
 log = structlog.get_logger()
 
@@ -75,6 +76,7 @@ class SessionStream:
         self._said_goodbye = asyncio.Event()
         self._heartbeat_due = 0.0
         self._renewals_due = 0.0
+        self._tails = Tails(holdings.logs, self._holds, self.wake)
 
     async def open(
         self, channel: grpc.aio.Channel, registration: worker_pb2.RegisterRequest, timeout_seconds: float
@@ -190,6 +192,8 @@ class SessionStream:
                 self._on_drain(down.drain)
             case "discard":
                 holdings.discard(down.discard.urls)
+            case "tail":
+                self._tails.ask(down.tail)
             case "renewals_done" | "welcome" | None:
                 # None: a message that a newer master may send.
                 pass
@@ -216,7 +220,9 @@ class SessionStream:
                     await self._woken.wait()
 
     def _due(self) -> Iterator[worker_pb2.SessionUp]:
-        """What is to be told now, in order."""
+        """What is to be told now, in order. What runs print comes last, but for the end of it."""
+        for piece in self._tails.ends():
+            yield Up(tail=piece)
         for checkpoint in self._holdings.announcements.to_send(again=False):
             yield Up(checkpoint=checkpoint)
         batches = list(self._outcome_batches())
@@ -233,6 +239,8 @@ class SessionStream:
         if now >= self._renewals_due and (news := self._holdings.news()):
             self._renewals_due = now + _RENEWALS_INTERVAL_SECONDS
             yield Up(renewals=worker_pb2.Renewals(renewals=news))
+        for piece in self._tails.pieces():
+            yield Up(tail=piece)
 
     def _outcome_batches(self) -> Iterator[worker_pb2.Outcomes]:
         """Outcomes that this session has not carried yet, in messages of bounded size."""
@@ -282,8 +290,11 @@ class SessionStream:
             # The stream is over; why, the reader hears.
             raise Unreachable("the stream is closed") from error
 
+    def _holds(self, key: RunKey) -> bool:
+        return any((run.key.task_id, run.request.epoch) == key for run in self._holdings.runs.values())
+
     def _wake_at(self) -> float:
-        at = min(self._heartbeat_due, self._silence_begins_at())
+        at = min(self._heartbeat_due, self._silence_begins_at(), self._tails.look_up_at())
         if any(run.progress.sequence > run.progress_sent for run in self._holdings.runs.values()):
             at = min(at, self._renewals_due)
         return at

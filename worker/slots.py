@@ -259,6 +259,7 @@ class Slot:
             reason = self._replacement(ending)
             if reason:
                 self._replace(reason, executor)
+            output.finish()
             await self._end_run(run, outcome_of(run, ending, output.tail()))
         finally:
             executor.capture(None)

@@ -35,7 +35,7 @@ Exit codes:
 _GROUPS = {
     "tasks": (
         tasks.app,
-        "Submit, list, show, cancel and requeue tasks.",
+        "Submit, list, show, follow, cancel and requeue tasks.",
         "tenure tasks submit --search first tasks.jsonl\n  tenure tasks list --search first --state FAILED",
     ),
     "dead": (

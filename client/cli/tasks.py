@@ -1,4 +1,4 @@
-"""``tenure tasks``: submit, list, show, cancel, requeue."""
+"""``tenure tasks``: submit, list, show, cancel, requeue; ``logs`` is in logs.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tenure.client.cli.logs import logs
 from tenure.client.cli.options import (
     TIMEOUT_SECONDS,
     MasterOption,
@@ -125,6 +126,9 @@ def show(
         print_json(record)
     else:
         print_task(record)
+
+
+app.command()(logs)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from tenure.master.core.admission import admit, check_task_ids
 from tenure.master.core.liveness import worker_status
 from tenure.master.loops.sweeper import cancel_open_tasks
 from tenure.master.rpc import messages
+from tenure.master.rpc.tail_call import TailCall
 from tenure.proto import convert, tenure_pb2, tenure_pb2_grpc
 
 if TYPE_CHECKING:
@@ -145,6 +146,10 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
         finally:
             self._master.follower.unsubscribe(subscription)
             self._master.metrics.watchers.dec()
+
+    async def TailTask(self, request: tenure_pb2.TailTaskRequest, context: Any) -> None:
+        """What a task's evaluation prints; resumable at any master."""
+        await TailCall(self._store, self._master.tails, request, context).run()
 
     # ---- searches -------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from tenure.master.rpc.ordering import InOrder
 from tenure.master.rpc.outcomes import give_back
 from tenure.master.rpc.patience import patiently
 from tenure.master.rpc.sessions import superseded
+from tenure.master.rpc.tails import Tails
 from tenure.master.rpc.workers import Registration, heartbeat_fields
 from tenure.master.settings import MasterSettings
 from tenure.master.store import Store
@@ -45,6 +46,7 @@ class Session:
         worker_id, instance_id: Who is at the other end.
         session_id: Tells this stream from others of the same process, in the registry.
         leases: Those that were seen on this stream.
+        can_tail: Whether it can be asked for what its runs print.
 
     Args:
         registration: Its checked hello.
@@ -52,6 +54,7 @@ class Session:
         holders: Kept up here, for all sessions of this master.
         census: Says what the store thinks the worker holds.
         rollback: Hears of leases that are newer than the store.
+        tails: Hears what its runs print.
     """
 
     def __init__(
@@ -66,10 +69,12 @@ class Session:
         holders: Holders,
         census: LeaseCensus,
         rollback: RollbackAlarm,
+        tails: Tails,
     ) -> None:
         self.worker_id = registration.worker_id
         self.instance_id = registration.instance_id
         self.session_id = registration.fields["session"]
+        self.can_tail = registration.fields["tails"] == "1"
         self.leases = StreamLeases(
             self.worker_id, self.instance_id, store, settings, metrics, retry, holders, census, self._send
         )
@@ -78,6 +83,7 @@ class Session:
         self._metrics = metrics
         self._matchmaker = matchmaker
         self._rollback = rollback
+        self._tails = tails
         self._mode = mode
         self._wanted = 0
         self._outgoing: asyncio.Queue[worker_pb2.SessionDown | SessionEnd] = asyncio.Queue()
@@ -142,6 +148,10 @@ class Session:
     def discard(self, urls: list[str]) -> None:
         """Have the worker delete checkpoints that nobody needs."""
         self._send(discard=worker_pb2.Discard(urls=urls))
+
+    def tail(self, request: worker_pb2.TailRequest) -> None:
+        """Have the worker send what a run prints; only if :attr:`can_tail`."""
+        self._send(tail=request)
 
     def _say_mode(self) -> None:
         self._send(
@@ -241,6 +251,8 @@ class Session:
             self._in_order.start(_task_ids(renewals), self._renew_if_possible(renewals))
         elif kind == "checkpoint":
             self._in_order.start([message.checkpoint.task_id], self.leases.register_checkpoint(message.checkpoint))
+        elif kind == "tail":
+            self._tails.take_piece(self.worker_id, message.tail)
         elif kind == "goodbye":
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._store.workers.leave(self.worker_id, self.instance_id)

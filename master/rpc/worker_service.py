@@ -159,6 +159,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
         self._master.sessions.remove(session)
+        self._master.tails.forget_worker(session.worker_id)
         await session.close(cut=not self._master.stopping)
         log.info("session.down", worker=session.worker_id)
 

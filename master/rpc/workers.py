@@ -65,6 +65,7 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
         "labels": "\n".join(f"{name}={value}" for name, value in sorted(request.labels.items())),
         "dispatch": dispatch,
         "version": request.version[:50],
+        "tails": "1" if session and request.tails else "0",
         # Of the process before; the first heartbeat says them anew.
         "gpus": "",
         "slot_list": "",

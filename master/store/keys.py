@@ -42,6 +42,7 @@ key (after ``tenure:{shard}:``)         type   what
 ======================================  =====  ==================================================================
 
 In ``tenure:{workers}:``: ``all`` (zset, worker ids by last seen), ``worker:<id>`` (hash), ``events`` (stream).
+Channels, which keep nothing, are ``channel:<name>`` there.
 ``tenure:{meta}:schema`` (hash): schema version and number of shards.
 """
 
@@ -67,6 +68,10 @@ class Keys:
         self.workers = f"{prefix}:{{workers}}:all"
         self.worker_events = f"{prefix}:{{workers}}:events"
         self.schema = f"{prefix}:{{meta}}:schema"
+
+    def channel(self, name: str) -> str:
+        """Where masters publish something that isn't kept."""
+        return f"{self.prefix}:{{workers}}:channel:{name}"
 
     def events(self, shard: int) -> str:
         """The event stream of a shard."""

@@ -15,6 +15,7 @@ from tenure.master.store.events import EventLog
 from tenure.master.store.fsck import Fsck
 from tenure.master.store.keys import Keys
 from tenure.master.store.pipeline import ObserveScript
+from tenure.master.store.relay import Relay
 from tenure.master.store.searches import SearchStore
 from tenure.master.store.server import (
     Durability,
@@ -106,6 +107,7 @@ class Store:
         self.searches = SearchStore(self._pipeline, keys)
         self.code = CodeStore(self._pipeline, keys)
         self.workers = WorkerRegistry(self._pipeline, keys)
+        self.relay = Relay(topology.client_for, keys)
         self.events = EventLog(topology.client_for, keys, together=topology.together)
         self.fsck = Fsck(self._pipeline, keys, self.searches)
         place = EMBEDDED if embedded else without_password(options.url)

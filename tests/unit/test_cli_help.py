@@ -28,7 +28,7 @@ COMMANDS = {
     "stats",
     "fsck",
     "version",
-    *(f"tasks {verb}" for verb in ("submit", "list", "show", "cancel", "requeue")),
+    *(f"tasks {verb}" for verb in ("submit", "list", "show", "logs", "cancel", "requeue")),
     *(f"dead {verb}" for verb in ("list", "show", "requeue")),
     *(f"searches {verb}" for verb in ("list", "show", "set", "pause", "resume", "cancel", "wait")),
     *(f"workers {verb}" for verb in ("list", "drain", "cordon", "uncordon")),

@@ -25,7 +25,8 @@ from tenure.worker.spool import Spool
 @pytest.fixture
 async def holdings(tmp_path: Path) -> Holdings:
     """Open holdings with one slot that has no executor yet."""
-    held = Holdings(load_settings(), Instruments(), Spool(tmp_path / "spool", 1), [], registers_checkpoints=True)
+    logs = RunLogs(tmp_path / "logs")
+    held = Holdings(load_settings(), Instruments(), Spool(tmp_path / "spool", 1), [], logs, registers_checkpoints=True)
     await held.recover()
     settings = SlotSettings("m:f", str(tmp_path), 0, 0, 5.0, 5.0)
     held.slots = [
@@ -35,7 +36,7 @@ async def holdings(tmp_path: Path) -> Holdings:
             environment={},
             settings=settings,
             observer=held,
-            logs=RunLogs(tmp_path / "logs"),
+            logs=logs,
             scratch=Scratch(tmp_path / "runs", 0),
         )
     ]
@@ -136,6 +137,7 @@ async def test_what_an_earlier_process_left_is_taken_up(tmp_path: Path) -> None:
         Instruments(),
         Spool(tmp_path / "spool", 1),
         take_leftovers(tmp_path / "runs"),
+        RunLogs(tmp_path / "logs"),
         registers_checkpoints=True,
     )
     await held.recover()

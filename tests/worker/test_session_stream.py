@@ -28,6 +28,7 @@ class _Nothing:
         self.runs: dict[object, object] = {}
         self.spool = mock.Mock(pending=list)
         self.announcements = mock.Mock(to_send=lambda again: [])
+        self.logs = mock.Mock()
 
     def renewals(self) -> list[pb.Renewal]:
         return []
