@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenure.client.broker_records import FsckReport, SearchStatus, Stats, WorkerRecord
     from tenure.client.client import Client
+    from tenure.client.device_records import GpuRecord, SlotRecord
     from tenure.client.logs import LogEnd, LogItem, LogNote, LogOutput, LogRun
     from tenure.client.records import (
         AttemptRecord,
@@ -56,6 +57,7 @@ _HOMES = {
     "EventBatch": "tenure.client.records",
     "Failure": "tenure.client.records",
     "FsckReport": "tenure.client.broker_records",
+    "GpuRecord": "tenure.client.device_records",
     "MemoryReport": "tenure.client.records",
     "LogEnd": "tenure.client.logs",
     "LogItem": "tenure.client.logs",
@@ -64,6 +66,7 @@ _HOMES = {
     "LogRun": "tenure.client.logs",
     "ProgressReport": "tenure.client.records",
     "SearchStatus": "tenure.client.broker_records",
+    "SlotRecord": "tenure.client.device_records",
     "Stats": "tenure.client.broker_records",
     "TaskEvent": "tenure.client.records",
     "TaskRecord": "tenure.client.records",
@@ -87,6 +90,7 @@ __all__ = [
     "EventBatch",
     "Failure",
     "FsckReport",
+    "GpuRecord",
     "Jitter",
     "LogEnd",
     "LogItem",
@@ -100,6 +104,7 @@ __all__ = [
     "RetryRule",
     "Search",
     "SearchStatus",
+    "SlotRecord",
     "Stats",
     "TaskEvent",
     "TaskFailed",

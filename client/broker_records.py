@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tenure.client.device_records import GpuRecord, SlotRecord
 from tenure.common.retry import RetryPolicy
 from tenure.common.states import TaskState
 from tenure.proto.convert import retry_from_message
@@ -80,6 +81,9 @@ class WorkerRecord:
         dispatch: ``session``, ``pull`` or ``push``.
         slots_busy: The worker's own word, as of its last heartbeat.
         leases: What it holds by the store, which knows at once.
+        gpus_per_slot: What a task on one of its slots may use.
+        gpus: Its GPUs, as of its last heartbeat; none of a worker that doesn't say.
+        slot_list: The same of its slots.
     """
 
     worker_id: str
@@ -105,12 +109,21 @@ class WorkerRecord:
     tasks_failed: int
     current_task_id: str
     leases: int
+    gpus_per_slot: int
+    gpus: tuple[GpuRecord, ...]
+    slot_list: tuple[SlotRecord, ...]
 
     @classmethod
     def from_message(cls, message: Any) -> WorkerRecord:
         """From ``tenure.v1.Worker``."""
         plain = {name: getattr(message, name) for name in _WORKER_PLAIN}
-        return cls(**plain, gpu_ids=tuple(message.gpu_ids), labels=dict(message.labels))
+        return cls(
+            **plain,
+            gpu_ids=tuple(message.gpu_ids),
+            labels=dict(message.labels),
+            gpus=tuple(map(GpuRecord.from_message, message.gpus)),
+            slot_list=tuple(map(SlotRecord.from_message, message.slot_list)),
+        )
 
 
 _WORKER_PLAIN = (
@@ -135,6 +148,7 @@ _WORKER_PLAIN = (
     "tasks_failed",
     "current_task_id",
     "leases",
+    "gpus_per_slot",
 )
 
 

@@ -15,6 +15,7 @@ from tenure.client.records import EventBatch, TaskRecord, TaskVerdict
 from tenure.client.search import Search
 from tenure.client.watch import watch_events
 from tenure.common import ids
+from tenure.common.errors import UnknownWorker
 from tenure.common.retry import RetryPolicy
 from tenure.common.states import TaskState
 from tenure.proto import tenure_pb2
@@ -175,6 +176,18 @@ class Client:
         request = tenure_pb2.ListWorkersRequest(all=include_gone)
         response = self._connection.call("ListWorkers", request)
         return sorted((WorkerRecord.from_message(worker) for worker in response.workers), key=lambda w: w.worker_id)
+
+    def worker(self, worker_id: str) -> WorkerRecord:
+        """One worker, gone ones included; raises UnknownWorker."""
+        found = [one for one in self.workers(include_gone=True) if one.worker_id == worker_id]
+        if not found:
+            raise UnknownWorker(
+                "no worker of this id has registered",
+                field="worker_id",
+                given=worker_id,
+                expected="`tenure workers list --all` shows all",
+            )
+        return found[0]
 
     def drain_worker(self, worker_id: str) -> WorkerRecord:
         """Have a worker hand back what it holds, with checkpoints, and give it nothing more."""

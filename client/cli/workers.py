@@ -1,4 +1,4 @@
-"""``tenure workers``: list, drain, cordon, uncordon."""
+"""``tenure workers``: list, show, drain, cordon, uncordon."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tenure.client.cli.options import (
 )
 from tenure.client.cli.output import OutputFormat, print_json, print_json_array, print_table, span
 from tenure.client.cli.progress import Counter
+from tenure.client.cli.worker_page import print_worker, slots_cordoned
 from tenure.common.errors import WrongState
 
 if TYPE_CHECKING:
@@ -44,6 +45,31 @@ def list_(
     """
     with connect(master, timeout) as client:
         _print(client.workers(include_gone=include_gone), output)
+
+
+@app.command()
+def show(
+    worker_id: WorkerArgument,
+    master: MasterOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+) -> None:
+    """Show a worker: its slots, its GPUs, and what is wrong with them.
+
+    ECC counts corrected and uncorrected memory errors since the GPU's driver was loaded, XIDS the driver's errors since
+    the worker started. A cordoned slot takes tasks again after uncordon, or when the worker starts anew.
+
+    \b
+    Examples:
+      tenure workers show gpu-box-7
+      tenure workers show gpu-box-7 --output json | jq '.gpus[] | {gpu, temperature_celsius, last_xid}'
+    """
+    with connect(master, timeout) as client:
+        worker = client.worker(worker_id)
+    if output is OutputFormat.JSON:
+        print_json(worker)
+    else:
+        print_worker(worker)
 
 
 @app.command()
@@ -95,7 +121,7 @@ def uncordon(
     output: OutputOption = OutputFormat.TABLE,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
 ) -> None:
-    """Give a cordoned or drained worker tasks again.
+    """Give a cordoned or drained worker tasks again, and slots that it has cordoned itself for a GPU's errors.
 
     \b
     Examples:
@@ -160,7 +186,7 @@ def _row(worker: WorkerRecord) -> tuple[str, ...]:
         worker.worker_id,
         worker.status,
         worker.mode,
-        f"{worker.slots_busy}/{worker.slots}",
+        f"{worker.slots_busy}/{worker.slots}" + (f", {ill} cordoned" if (ill := slots_cordoned(worker)) else ""),
         str(worker.num_gpus),
         f"{worker.cpu_percent:.0f} %",
         f"{worker.memory_percent:.0f} %",

@@ -31,7 +31,7 @@ COMMANDS = {
     *(f"tasks {verb}" for verb in ("submit", "list", "show", "logs", "cancel", "requeue")),
     *(f"dead {verb}" for verb in ("list", "show", "requeue")),
     *(f"searches {verb}" for verb in ("list", "show", "set", "pause", "resume", "cancel", "wait")),
-    *(f"workers {verb}" for verb in ("list", "drain", "cordon", "uncordon")),
+    *(f"workers {verb}" for verb in ("list", "show", "drain", "cordon", "uncordon")),
 }
 
 

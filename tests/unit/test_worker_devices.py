@@ -8,7 +8,6 @@ import pytest
 
 from tenure.common.errors import InvalidSetting
 from tenure.worker.devices import SlotDevices, deal_out
-from tenure.worker.leaks import THREADS_LEFT_MAX, LeakWatch
 from tenure.worker.settings import load_settings
 
 FOUR = ("0", "1", "2", "3")
@@ -78,33 +77,3 @@ def test_what_can_not_be_dealt_out_is_refused(
         dealt(gpus, **given)
     assert refused.value.field == field
     assert remedy in refused.value.expected
-
-
-def idle(**fields: Any) -> dict[str, Any]:
-    """What an executor says between two runs."""
-    return {"leaked_bytes": 0, "resident_bytes": 100, "processes": [], "threads_left": 0, **fields}
-
-
-def test_growth_counts_from_the_first_runs_on() -> None:
-    watch = LeakWatch(1000)
-    assert [watch.judge(idle(resident_bytes=size)) for size in (100, 5000, 5900, 6000, 4000)] == [""] * 5
-    assert watch.judge(idle(resident_bytes=6001)) == "host_memory_leak"
-    assert watch.grown_bytes == 1001
-
-
-def test_without_a_limit_memory_may_grow() -> None:
-    watch = LeakWatch(0)
-    assert [watch.judge(idle(resident_bytes=10**size)) for size in range(15)] == [""] * 15
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"leaked_bytes": 1}, "gpu_memory_leak"),
-        ({"processes": ["1 python"]}, "processes_left"),
-        ({"threads_left": THREADS_LEFT_MAX}, ""),
-        ({"threads_left": THREADS_LEFT_MAX + 1}, "threads_left"),
-    ],
-)
-def test_an_executor_that_has_gathered_too_much_goes(fields: dict[str, Any], reason: str) -> None:
-    assert LeakWatch(0).judge(idle(**fields)) == reason
