@@ -25,6 +25,8 @@ class SearchStatus:
         oldest_queued_ms: Age of the oldest QUEUED task.
         best_fitness: The highest ``fitness`` of a SUCCEEDED task, ``best_task_id``; None while there is none.
         retry: Its retry policy; None: the master's settings.
+        evaluator: What evaluates its tasks, as ``module:function``; empty: the workers' own.
+        code: Digest of the archive that the evaluator is in; empty: it is installed on the workers.
     """
 
     name: str
@@ -40,6 +42,8 @@ class SearchStatus:
     best_fitness: float | None
     best_task_id: str
     retry: RetryPolicy | None = None
+    evaluator: str = ""
+    code: str = ""
 
     @property
     def open(self) -> int:
@@ -68,6 +72,8 @@ class SearchStatus:
             best_fitness=message.best_fitness if message.HasField("best_fitness") else None,
             best_task_id=message.best_task_id,
             retry=retry_from_message(message.retry) if message.HasField("retry") else None,
+            evaluator=message.evaluator,
+            code=message.code,
         )
 
 
@@ -84,6 +90,7 @@ class WorkerRecord:
         gpus_per_slot: What a task on one of its slots may use.
         gpus: Its GPUs, as of its last heartbeat; none of a worker that doesn't say.
         slot_list: The same of its slots.
+        accepts_code: Whether it is given tasks that name their evaluator.
     """
 
     worker_id: str
@@ -112,6 +119,7 @@ class WorkerRecord:
     gpus_per_slot: int
     gpus: tuple[GpuRecord, ...]
     slot_list: tuple[SlotRecord, ...]
+    accepts_code: bool
 
     @classmethod
     def from_message(cls, message: Any) -> WorkerRecord:
@@ -147,6 +155,7 @@ _WORKER_PLAIN = (
     "tasks_completed",
     "tasks_failed",
     "current_task_id",
+    "accepts_code",
     "leases",
     "gpus_per_slot",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -85,6 +86,8 @@ class Client:
         max_leased: int | None = None,
         architecture_format: str | None = None,
         retry: RetryPolicy | Literal["default"] | None = None,
+        evaluator: str | None = None,
+        code: str | os.PathLike[str] | None = None,
     ) -> Search:
         """The search of this name; the same object each time.
 
@@ -93,18 +96,22 @@ class Client:
 
         Raises:
             InvalidInput: The name or a setting can't be right.
+            InvalidCode: ``code`` can't be shipped.
         """
         with self._lock:
             search = self._searches.get(name)
             if search is None:
                 search = self._searches[name] = Search(self._connection, name)
-        if any(value is not None for value in (priority, weight, max_leased, architecture_format, retry)):
+        given = (priority, weight, max_leased, architecture_format, retry, evaluator, code)
+        if any(value is not None for value in given):
             search.put(
                 priority=priority,
                 weight=weight,
                 max_leased=max_leased,
                 architecture_format=architecture_format,
                 retry=retry,
+                evaluator=evaluator,
+                code=code,
             )
         return search
 

@@ -118,7 +118,9 @@ class TaskRecord:
         lease_left_ms: In lease-clock time, while LEASED.
         scheduled_in_ms: Until a SCHEDULED task is QUEUED, in lease-clock time.
         resumes: How often a run went on from a checkpoint.
-        architecture: JSON text. Like ``config`` and ``attempt_records`` only in full records.
+        architecture: JSON text. Like ``config``, ``attempt_records``, ``evaluator`` and ``code`` only in full records.
+        evaluator: What evaluates it, as ``module:function``; empty: its worker's own.
+        code: Digest of the archive that the evaluator is in; empty: it is installed on the workers.
     """
 
     task_id: str
@@ -152,6 +154,8 @@ class TaskRecord:
     attempt_records: tuple[AttemptRecord, ...]
     max_out_of_memory: int = 0
     rule_attempts: Mapping[str, int] = field(default_factory=dict)
+    evaluator: str = ""
+    code: str = ""
 
     @classmethod
     def from_message(cls, message: Any) -> TaskRecord:
@@ -194,6 +198,8 @@ _TASK_PLAIN = (
     "scheduled_in_ms",
     "resumes",
     "architecture",
+    "evaluator",
+    "code",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -12,20 +13,20 @@ from tenure.client.broker_records import SearchStatus
 from tenure.client.connection import Connection, Deadline
 from tenure.client.logs import LogItem, read_logs
 from tenure.client.records import TaskRecord, TaskVerdict
-from tenure.client.specs import check_range, checked, checked_item, task_spec
+from tenure.client.search_code import SearchCode
+from tenure.client.search_settings import put_request
+from tenure.client.specs import checked, checked_item, task_spec
 from tenure.client.tasks import TaskFailed, TaskHandle, TaskResult
 from tenure.client.waiting import Waiting
 from tenure.common import ids, limits
-from tenure.common.errors import InvalidInput, TenureError, UnknownSearch
-from tenure.common.retry import RetryPolicy, check_policy
+from tenure.common.errors import TenureError, UnknownSearch
+from tenure.common.retry import RetryPolicy
 from tenure.common.spec import Config, Requirements, TaskSpec
 from tenure.common.states import TaskState
 from tenure.proto import tenure_pb2
-from tenure.proto.convert import retry_to_message
 
 # One submit request stays far below the limit of a message, whatever the architectures weigh.
 _SUBMIT_BYTES_MAX = 16 * 1024 * 1024
-_MAX_LEASED_MAX = 10**9
 
 TaskRef = TaskHandle | str
 """A task: its handle, or its id."""
@@ -42,6 +43,7 @@ class Search:
         self.name = ids.check_search_name(name)
         self._connection = connection
         self._waiting = Waiting(connection, name)
+        self._code = SearchCode(connection, name)
         self._architecture_format: str | None = None
         self._format_lock = threading.Lock()
 
@@ -89,7 +91,8 @@ class Search:
             delay_seconds=delay_seconds,
             requirements=requirements,
         )
-        return self._send([checked(spec, self.architecture_format())])[0]
+        architecture_format = self.architecture_format()
+        return self._send([checked(self.complete(spec), architecture_format)])[0]
 
     def submit_many(
         self,
@@ -116,7 +119,7 @@ class Search:
         chunk_bytes = 0
         architecture_format = self.architecture_format()
         for position, task in enumerate(tasks):
-            spec = checked_item(task, architecture_format, position)
+            spec = checked_item(task, architecture_format, position, self.complete)
             size = len(spec.architecture)
             if chunk and (len(chunk) == limits.BATCH_TASKS_MAX or chunk_bytes + size > _SUBMIT_BYTES_MAX):
                 handles += self._send(chunk)
@@ -138,10 +141,21 @@ class Search:
         with self._format_lock:
             if self._architecture_format is None:
                 try:
-                    self._architecture_format = self.status().architecture_format or "graph"
+                    status = self.status()
+                    self._code.learn(status)
+                    self._architecture_format = status.architecture_format or "graph"
                 except UnknownSearch:
                     self._architecture_format = "graph"
             return self._architecture_format
+
+    def complete(self, spec: TaskSpec) -> TaskSpec:
+        """``spec`` with the evaluator and code that the search names, if it names none of its own."""
+        self.architecture_format()
+        return self._code.complete(spec)
+
+    def is_served(self) -> bool:
+        """Whether a live worker takes the search's tasks, as far as the evaluator that it names goes."""
+        return self._code.is_served()
 
     # ---- waiting -------------------------------------------------------------------------------------------
 
@@ -279,6 +293,8 @@ class Search:
         max_leased: int | None = None,
         architecture_format: str | None = None,
         retry: RetryPolicy | Literal["default"] | None = None,
+        evaluator: str | None = None,
+        code: str | os.PathLike[str] | None = None,
     ) -> SearchStatus:
         """Create the search or change its settings; what is None stays as it is.
 
@@ -290,26 +306,24 @@ class Search:
                 own).
             retry: Which failures are tried again, how often, after which pause. Replaces the search's policy
                 as a whole, from the next failure on; ``default``: back to the master's settings.
+            evaluator: What evaluates tasks submitted from now on, as ``module:function``; ``default``: the
+                workers' own. Only workers started with ``--accept-code`` are given such tasks.
+            code: What it is in, shipped to the workers (see :func:`tenure.client.code.pack`): the module's
+                directory, the package itself, a module's file or a wheel. None: it is installed on the workers.
 
         Raises:
             InvalidInput: A setting is out of range.
+            InvalidCode: The code can't be shipped; nothing was changed.
             WrongState: The format would change under tasks that exist.
         """
-        check_range("priority", priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
-        check_range("weight", weight, limits.WEIGHT_MIN, limits.WEIGHT_MAX)
-        check_range("max_leased", max_leased, 0, _MAX_LEASED_MAX)
-        request = tenure_pb2.PutSearchRequest(
-            name=self.name,
-            priority=priority,
-            weight=weight,
-            max_leased=max_leased,
-            architecture_format=architecture_format,
-            retry=_retry_message(retry),
-            default_retry=retry == "default",
-        )
+        settings: dict[str, Any] = {"priority": priority, "weight": weight, "max_leased": max_leased}
+        request = put_request(self.name, architecture_format=architecture_format, retry=retry, **settings)
+        packed = self._code.prepare(request, evaluator, code)
         status = SearchStatus.from_message(self._connection.call("PutSearch", request))
         with self._format_lock:
+            self._code.learn(status, packed)
             self._architecture_format = status.architecture_format or "graph"
+        self._code.warn_unserved(evaluator)
         return status
 
     def pause(self) -> SearchStatus:
@@ -327,7 +341,7 @@ class Search:
     # ---- inside --------------------------------------------------------------------------------------------
 
     def _send(self, specs: list[TaskSpec]) -> list[TaskHandle]:
-        submitted = calls.submit(self._connection, self.name, specs)
+        submitted = self._code.sent(lambda: calls.submit(self._connection, self.name, specs))
         return [TaskHandle(self, task_id, key, created) for task_id, key, created in submitted]
 
     def _named(self, method: str) -> SearchStatus:
@@ -355,11 +369,3 @@ class Search:
 
 def _task_id(task: TaskRef) -> str:
     return task.task_id if isinstance(task, TaskHandle) else task
-
-
-def _retry_message(retry: RetryPolicy | Literal["default"] | None) -> tenure_pb2.RetryPolicy | None:
-    if retry is None or retry == "default":
-        return None
-    if not isinstance(retry, RetryPolicy):
-        raise InvalidInput("is no policy", field="retry", given=retry, expected="a RetryPolicy, or 'default'")
-    return retry_to_message(check_policy(retry))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -107,13 +107,23 @@ def checked(spec: TaskSpec, architecture_format: str) -> TaskSpec:
     The key is computed before anything is sent, so that a request that is sent twice is the same request.
     """
     check_spec(spec, architecture_format)
-    return spec if spec.key else replace(spec, key=content_key(spec.architecture, spec.config))
+    if spec.key:
+        return spec
+    return replace(spec, key=content_key(spec.architecture, spec.config, spec.evaluator, spec.code))
 
 
-def checked_item(task: TaskSpec | Mapping[str, Any], architecture_format: str, position: int) -> TaskSpec:
-    """:func:`checked` for one of many, a spec or a mapping; its error names the position (``tasks[3].key``)."""
+def checked_item(
+    task: TaskSpec | Mapping[str, Any],
+    architecture_format: str,
+    position: int,
+    complete: Callable[[TaskSpec], TaskSpec],
+) -> TaskSpec:
+    """:func:`checked` for one of many, a spec or a mapping, with what its search adds; its error names the position
+    (``tasks[3].key``).
+    """
     try:
-        return checked(task if isinstance(task, TaskSpec) else spec_from_mapping(task), architecture_format)
+        spec = task if isinstance(task, TaskSpec) else spec_from_mapping(task)
+        return checked(complete(spec), architecture_format)
     except InvalidInput as error:
         raise error.within(f"tasks[{position}]") from None
 
@@ -138,6 +148,8 @@ def to_message(spec: TaskSpec) -> Any:
         progress_deadline_ms=spec.progress_deadline_ms,
         delay_ms=spec.delay_ms,
         requirements=requirements_to_message(spec.requirements),
+        evaluator=spec.evaluator,
+        code=spec.code,
     )
 
 

@@ -76,17 +76,19 @@ class ExecutorProcess:
         cls,
         *,
         evaluator: str,
+        code: str = "",
         devices: Sequence[str],
         checkpoints_url: str,
         max_parameters: int,
         environment: Mapping[str, str],
     ) -> ExecutorProcess:
-        """Spawn; the first event is ``ready``, ``refused``, or the end."""
+        """Spawn, with the directory ``code`` in front of the evaluator's path; the first event is ``ready``,
+        ``refused``, or the end."""
         ours, theirs = socket.socketpair()
         output_end, their_output = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                *_command(theirs.fileno(), evaluator, devices, checkpoints_url, max_parameters),
+                *_command(theirs.fileno(), evaluator, code, devices, checkpoints_url, max_parameters),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=their_output,
                 stderr=their_output,
@@ -256,7 +258,7 @@ def usable_cores() -> int:
 
 
 def _command(
-    pipe: int, evaluator: str, devices: Sequence[str], checkpoints_url: str, max_parameters: int
+    pipe: int, evaluator: str, code: str, devices: Sequence[str], checkpoints_url: str, max_parameters: int
 ) -> Sequence[str]:
     return (
         sys.executable,
@@ -267,6 +269,7 @@ def _command(
         f"--pipe={pipe}",
         f"--supervisor={os.getpid()}",
         f"--evaluator={evaluator}",
+        f"--code={code}",
         f"--devices={','.join(devices)}",
         f"--checkpoints={checkpoints_url}",
         f"--max-parameters={max_parameters}",

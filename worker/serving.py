@@ -23,6 +23,7 @@ from tenure.common.endpoint import HttpEndpoint, Probe
 from tenure.common.errors import AddressInUse
 from tenure.proto import worker_pb2, worker_pb2_grpc
 from tenure.proto.serving import SERVER_OPTIONS, add_health_and_reflection, bind
+from tenure.worker.devices import SlotDevices
 from tenure.worker.identity import Identity, host_name
 from tenure.worker.settings import WorkerSettings
 
@@ -107,7 +108,11 @@ class Servers:
 
 
 def registration_of(
-    settings: WorkerSettings, identity: Identity, advertised: tuple[str, int], slots: int, gpus: Sequence[str]
+    settings: WorkerSettings,
+    identity: Identity,
+    advertised: tuple[str, int],
+    devices: Sequence[SlotDevices],
+    gpu_indices: Sequence[int],
 ) -> worker_pb2.RegisterRequest:
     """How this worker introduces itself."""
     pull = settings.dispatch == "pull"
@@ -115,8 +120,8 @@ def registration_of(
         worker_id=identity.worker_id,
         host=advertised[0],
         port=advertised[1],
-        num_gpus=len(gpus),
-        gpu_ids=[int(gpu) for gpu in gpus if gpu.isdigit()],
+        num_gpus=len({gpu for slot in devices for gpu in slot.gpus}),
+        gpu_ids=gpu_indices,
         metadata={
             "hostname": host_name(),
             "pid": str(os.getpid()),
@@ -125,11 +130,13 @@ def registration_of(
             "evaluator": settings.evaluator,
         },
         instance_id=identity.instance_id,
-        slots=slots,
+        slots=len(devices),
+        gpus_per_slot=devices[0].gpu_count,
         labels=settings.label_map,
         dispatch=worker_pb2.DISPATCH_PULL if pull else worker_pb2.DISPATCH_PUSH,
         version=__version__,
         tails=pull,
+        accepts_code=settings.accept_code,
     )
 
 

@@ -6,27 +6,35 @@ States::
         ▲                    │            │
         └────────────────────┴────────────┘   the executor is replaced
     BROKEN: executors don't start, or runs can't begin (no disk); tried again with growing pauses
+    CORDONED: its GPUs are not to be trusted (``slot_health.py``); no executor, until an operator uncordons the worker
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
 from tenure.proto import worker_pb2
-from tenure.worker.execution import Execution, RunObserver, evaluate_message
+from tenure.worker.code_fetch import CodeUnavailable
+from tenure.worker.devices import SlotDevices
+from tenure.worker.execution import Execution, evaluate_message
 from tenure.worker.executor_process import ExecutorProcess, Exited
+from tenure.worker.executor_start import ExecutorUnusable, SlotSettings, never_started, start_executor
+from tenure.worker.fitting import Fitting
+from tenure.worker.gpu_watch import Incident
+from tenure.worker.leaks import LeakWatch, Leftovers
 from tenure.worker.output import RunLogs
 from tenure.worker.pipe import Message, PipeBroken
+from tenure.worker.programs import Program, Programs
 from tenure.worker.runs import Run, outcome_of, release_of
 from tenure.worker.scratch import Scratch
+from tenure.worker.slot_health import SlotHealth
+from tenure.worker.slot_states import SlotObserver as SlotObserver
+from tenure.worker.slot_states import SlotState as SlotState
 
 log = structlog.get_logger()
 
@@ -35,53 +43,13 @@ _FIRST_PAUSE_SECONDS = 1.0
 _RESTART_PAUSE_SECONDS_MAX = 60.0
 
 
-class SlotState(enum.Enum):
-    """What a slot is doing; the value is the label in metrics."""
-
-    STARTING = "starting"
-    FREE = "free"
-    RUNNING = "running"
-    CLEANING = "cleaning"
-    BROKEN = "broken"
-
-
-class ExecutorUnusable(Exception):
-    """An executor did not get ready; the text says why, with the end of its output."""
-
-
-class SlotObserver(RunObserver, Protocol):
-    """Whom a slot tells what happens in it."""
-
-    def capacity_changed(self) -> None:
-        """:attr:`Slot.claimable` may have changed."""
-
-    def run_started(self, slot: Slot, run: Run) -> None:
-        """The run is in the executor."""
-
-    async def run_ended(self, slot: Slot, run: Run, outcome: worker_pb2.Outcome | None) -> None:
-        """The run is over; on return the outcome is kept and the slot may take the next task."""
-
-    def executor_replaced(self, slot: Slot, reason: str) -> None:
-        """The slot gives up its executor and starts another."""
-
-
-@dataclass(frozen=True)
-class SlotSettings:
-    """What all slots of a worker share."""
-
-    evaluator: str
-    checkpoints_url: str
-    max_parameters: int
-    tasks_per_executor: int
-    stop_grace_seconds: float
-    start_timeout_seconds: float
-
-
 class Slot:
     """One slot; :meth:`serve` runs until cancelled.
 
     Attributes:
         index: From 0.
+        devices: What its runs may use.
+        health: Whether these can be trusted.
         run: The run that it holds, assigned or going on.
         executor: The executor's process, if there is one.
     """
@@ -90,7 +58,7 @@ class Slot:
         self,
         index: int,
         *,
-        device: str,
+        devices: SlotDevices,
         environment: Mapping[str, str],
         settings: SlotSettings,
         observer: SlotObserver,
@@ -98,7 +66,8 @@ class Slot:
         scratch: Scratch,
     ) -> None:
         self.index = index
-        self.device = device
+        self.devices = devices
+        self.health = SlotHealth(devices.gpus, settings.ignored_xids)
         self.state = SlotState.STARTING
         self.run: Run | None = None
         self.executor: ExecutorProcess | None = None
@@ -107,16 +76,23 @@ class Slot:
         self._observer = observer
         self._logs = logs
         self._scratch = scratch
+        self._fitting = Fitting(settings.programs or Programs(Program(settings.evaluator)))
         self._runs_of_executor = 0
+        self._leaks = LeakWatch(settings.leak_bytes_max)
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._replaced: ExecutorProcess | None = None
         self._ended_at: float | None = None
         self.idle_gap_seconds: float | None = None
 
     @property
+    def code(self) -> str:
+        """Digest of the code that its executor runs, or is to run; empty: none that was shipped."""
+        return self._fitting.program.code
+
+    @property
     def claimable(self) -> bool:
         """Whether a task could be assigned now and would start within milliseconds."""
-        return self.run is None and self.state in (SlotState.FREE, SlotState.CLEANING)
+        return self.run is None and self.state in (SlotState.FREE, SlotState.CLEANING) and not self.health.cordoned
 
     def assign(self, run: Run) -> None:
         """Carry out ``run`` next. Only while :attr:`claimable`."""
@@ -131,7 +107,19 @@ class Slot:
         if self.run is not run or self.state is not SlotState.STARTING or run.started_at is not None:
             return False
         self.run = None
+        self._fitting.give_up()
         return True
+
+    def take_incident(self, incident: Incident) -> None:
+        """Something is wrong with a GPU; if it is one of this slot's, and bad enough, the slot is cordoned and what
+        runs in it ends as a loss."""
+        if self.health.concerns(incident) and self.health.note_incident(incident):
+            self._be_cordoned()
+
+    def uncordon(self) -> None:
+        """Take tasks again, if the slot had cordoned itself."""
+        if self.health.uncordon():
+            log.info("slot.uncordoned", slot=self.index, gpus=list(self.devices.gpus))
 
     async def start(self) -> None:
         """Start the first executor.
@@ -147,7 +135,9 @@ class Slot:
         try:
             while True:
                 executor = await self._ready_executor()
-                if await self._wait_for_run(executor):
+                if executor is None:
+                    await self._stay_cordoned()
+                elif await self._wait_for_run(executor) and not self.health.cordoned:
                     await self._serve_run(executor)
         finally:
             await self.close()
@@ -164,55 +154,30 @@ class Slot:
 
     # -- executors ------------------------------------------------------------------------------------------------
 
-    async def _ready_executor(self) -> ExecutorProcess:
-        """The executor, started if need be, however long that takes."""
+    async def _ready_executor(self) -> ExecutorProcess | None:
+        """The executor, started if need be, however long that takes; None once the slot is cordoned."""
         pause = _FIRST_PAUSE_SECONDS
-        while self.executor is None or self.executor.ended:
+        while not self.health.cordoned and (self.executor is None or self.executor.ended):
             self._set_state(SlotState.STARTING)
             try:
                 self.executor = await self._start_executor()
             except ExecutorUnusable as error:
+                if self._fitting.fall_back():
+                    continue
                 self._set_state(SlotState.BROKEN)
                 log.error("executor.unusable", slot=self.index, error=str(error), retry_in_seconds=pause)
                 await self._give_back("the executor could not be started")
                 self._observer.executor_replaced(self, "start_failed")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RESTART_PAUSE_SECONDS_MAX)
-        return self.executor
+        return None if self.health.cordoned else self.executor
 
     async def _start_executor(self) -> ExecutorProcess:
-        started = time.monotonic()
-        try:
-            executor = await ExecutorProcess.start(
-                evaluator=self._settings.evaluator,
-                device=self.device,
-                checkpoints_url=self._settings.checkpoints_url,
-                max_parameters=self._settings.max_parameters,
-                environment=self._environment,
-            )
-        except OSError as error:
-            raise ExecutorUnusable(f"no process can be started: {error}") from error
+        executor = await start_executor(
+            self.index, self.devices, self._environment, self._settings, self._fitting.program
+        )
         self._runs_of_executor = 0
-        try:
-            async with asyncio.timeout(self._settings.start_timeout_seconds):
-                event = await executor.events.get()
-                while event is None:
-                    event = await executor.events.get()
-        except TimeoutError:
-            executor.kill("was not ready in time")
-            raise ExecutorUnusable(
-                f"importing {self._settings.evaluator} took longer than {self._settings.start_timeout_seconds:g} s"
-            ) from None
-        except asyncio.CancelledError:
-            executor.kill("the worker ends")
-            raise
-        if isinstance(event, Exited):
-            raise ExecutorUnusable(f"the executor {event}\n{executor.output_tail()}".rstrip())
-        if event["type"] != "ready":
-            tail = executor.output_tail()
-            executor.kill("refused")
-            raise ExecutorUnusable(f"{event.get('error', event['type'])}\n{tail}".rstrip())
-        log.debug("executor.ready", slot=self.index, pid=executor.pid, seconds=round(time.monotonic() - started, 3))
+        self._leaks = LeakWatch(self._settings.leak_bytes_max)
         return executor
 
     def _replace(self, reason: str, executor: ExecutorProcess) -> None:
@@ -231,7 +196,7 @@ class Slot:
             event = await executor.events.get()
             if isinstance(event, Exited):
                 log.warning("executor.died_idle", slot=self.index, pid=executor.pid, ending=str(event))
-                self._replace("crash", executor)
+                self._replace("device_lost" if self.health.cordoned else "crash", executor)
                 return False
         return True
 
@@ -243,6 +208,10 @@ class Slot:
         if run.stop_reason is not None:
             await self._give_back(f"stopped before it started: {run.stop_reason.value}")
             return
+        fitting = await self._fit(run, executor)
+        if fitting is None:
+            return
+        executor = fitting
         try:
             work_dir = self._scratch.begin(run.request)
         except OSError as error:
@@ -260,7 +229,7 @@ class Slot:
             if reason:
                 self._replace(reason, executor)
             output.finish()
-            await self._end_run(run, outcome_of(run, ending, output.tail()))
+            await self._end_run(run, await self._judge(run, ending, output.tail()))
         finally:
             executor.capture(None)
             output.close()
@@ -268,8 +237,28 @@ class Slot:
         if not reason and run.started_at is not None:
             await self._clean(executor)
 
-    async def _stand_aside(self, error: OSError) -> None:
-        """The worker's disk is full, or gone: no fault of the task's. Hand it back, and take none for a while."""
+    async def _fit(self, run: Run, executor: ExecutorProcess) -> ExecutorProcess | None:
+        """An executor of what the run's task is evaluated with; None: the run is not to be started any more."""
+        if self._fitting.fits(run.request):
+            return executor
+        self._set_state(SlotState.STARTING)
+        try:
+            program = await self._fitting.find(run.request)
+            if program is not None and self.run is run:
+                self._replace("other_code", executor)
+                self._fitting.program = program
+                executor = self.executor = await self._start_executor()
+        except (CodeUnavailable, OSError) as error:
+            await self._stand_aside(error)
+        except ExecutorUnusable as error:
+            self._fitting.fall_back()
+            if self.run is run:
+                await self._end_run(run, error.outcome_of(run))
+        return executor if self.run is run and not self.health.cordoned else None
+
+    async def _stand_aside(self, error: Exception) -> None:
+        """The worker's disk is full, or gone, or it can't have the code: no fault of the task's. Hand it back, and take
+        none for a while."""
         pause = self._pause_seconds
         self._pause_seconds = min(2 * pause, _RESTART_PAUSE_SECONDS_MAX)
         self._set_state(SlotState.BROKEN)
@@ -283,15 +272,31 @@ class Slot:
         try:
             executor.send(evaluate_message(run, work_dir))
         except PipeBroken as error:
-            return _never_started(run, error)
+            return never_started(run, error)
         self._runs_of_executor += 1
+        self.health.begin_run()
         self.idle_gap_seconds = None if self._ended_at is None else time.monotonic() - self._ended_at
         run.start(self._scratch, executor.wake)
         self._observer.run_started(self, run)
         return await Execution(run, executor, self._observer, self._settings.stop_grace_seconds).follow()
 
+    async def _judge(self, run: Run, ending: Message | Exited, log_tail: str) -> worker_pb2.Outcome | None:
+        """What the master is told, and what the ending means for the slot's devices."""
+        outcome = outcome_of(run, ending, log_tail)
+        if isinstance(ending, Exited):
+            self.health.blame(outcome, self.health.trouble)
+            return outcome
+        device_lost, message = ending.get("replace") == "device_lost", str(ending.get("message", ""))
+        if device_lost:
+            self.health.blame(outcome, await self.health.explanation(message))
+        if self.health.note_ending(run.key.task_id, device_lost=device_lost, message=message):
+            self._be_cordoned()
+        return outcome
+
     def _replacement(self, ending: Message | Exited) -> str:
         """Why the executor can't take another run; empty if it can."""
+        if self.health.cordoned:
+            return "device_lost"
         if isinstance(ending, Exited):
             return "killed" if ending.killed else "crash"
         if ending.get("replace"):
@@ -322,10 +327,49 @@ class Slot:
         if event is None:
             self._replace("stuck", executor)
         elif isinstance(event, Exited):
-            self._replace("crash", executor)
-        elif event["leaked_bytes"]:
-            log.warning("executor.leaked", slot=self.index, bytes=event["leaked_bytes"])
-            self._replace("gpu_memory_leak", executor)
+            self._replace("device_lost" if self.health.cordoned else "crash", executor)
+        else:
+            self._take_leftovers(executor, Leftovers.of(event))
+
+    def _take_leftovers(self, executor: ExecutorProcess, left: Leftovers) -> None:
+        """Hear what could not be cleared away, and replace the executor if that is too much."""
+        if left.processes or left.threads:
+            log.warning("executor.left_behind", slot=self.index, processes=left.processes, threads=left.threads)
+            self._observer.left_behind(self, len(left.processes), len(left.threads))
+        if reason := self._leaks.judge(left):
+            log.warning(
+                "executor.leaked",
+                slot=self.index,
+                reason=reason,
+                gpu_bytes=left.gpu_bytes,
+                host_bytes=self._leaks.grown_bytes,
+                threads=left.threads_left,
+            )
+            self._replace(reason, executor)
+
+    # -- devices that are not to be trusted -----------------------------------------------------------------------
+
+    def _be_cordoned(self) -> None:
+        log.error(
+            "slot.cordoned",
+            slot=self.index,
+            gpus=list(self.devices.gpus),
+            cause=self.health.cause,
+            reason=self.health.reason,
+            task=self.run.key.task_id if self.run is not None else None,
+        )
+        if self.executor is not None:
+            self.executor.kill(f"lost its device: {self.health.reason}")
+        self._observer.capacity_changed()
+
+    async def _stay_cordoned(self) -> None:
+        """Without an executor, until an operator says otherwise."""
+        executor, self.executor = self.executor, None
+        if executor is not None:
+            self._replaced = executor
+        await self._give_back(f"the slot is cordoned: {self.health.reason}")
+        self._set_state(SlotState.CORDONED)
+        await self.health.until_uncordoned()
 
     async def _give_back(self, message: str) -> None:
         """End the assigned run, if any, without having started it."""
@@ -336,14 +380,3 @@ class Slot:
         if state is not self.state:
             self.state = state
             self._observer.capacity_changed()
-
-
-def _never_started(run: Run, error: PipeBroken) -> Message:
-    return {
-        "type": "failed",
-        "run": run.number,
-        "error_class": type(error).__name__,
-        "message": f"the run could not be started: {error}",
-        "retryable": False,
-        "out_of_memory": False,
-    }

@@ -32,6 +32,24 @@ TimeoutOption = Annotated[
     typer.Option("--timeout", metavar="SECONDS", help="How long to look for a master that answers."),
 ]
 SearchOption = Annotated[str, typer.Option("--search", metavar="NAME", help="The search.")]
+EvaluatorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--evaluator",
+        metavar="MODULE:FUNCTION",
+        help="What evaluates the search's tasks from now on; default: the workers' own.",
+        show_default=False,
+    ),
+]
+CodeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--code",
+        metavar="PATH",
+        help="What the evaluator is in, shipped to the workers: a directory, a module or a wheel.",
+        show_default=False,
+    ),
+]
 SearchArgument = Annotated[str, typer.Argument(metavar="NAME", help="The search.", show_default=False)]
 WorkerArgument = Annotated[str, typer.Argument(metavar="WORKER", help="The worker's id.", show_default=False)]
 TaskIdsArgument = Annotated[

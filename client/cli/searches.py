@@ -10,6 +10,8 @@ import typer
 
 from tenure.client.cli.options import (
     TIMEOUT_SECONDS,
+    CodeOption,
+    EvaluatorOption,
     MasterOption,
     OutputOption,
     SearchArgument,
@@ -112,6 +114,8 @@ def set_(
             show_default=False,
         ),
     ] = None,
+    evaluator: EvaluatorOption = None,
+    code: CodeOption = None,
     master: MasterOption = None,
     output: OutputOption = OutputFormat.TABLE,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
@@ -122,9 +126,14 @@ def set_(
     which the first that matches an error's class wins: "error_class" (a name or a glob) and, if wanted, "retryable",
     "max_attempts" (a budget of its own) and a backoff of its own. InvalidArchitecture is never retried.
 
+    An evaluator of your own, and the code that it is in, hold for tasks submitted from now on. Workers run it that were
+    started with --accept-code.
+
     \b
     Examples:
       tenure searches set first --weight 2
+      tenure searches set mine --evaluator my_package.train:evaluate --code ./my_package
+      tenure searches set mine --evaluator default
       tenure searches set urgent --priority 10 --max-leased 8
       tenure searches set mine --architecture-format json
       tenure searches set first --retry '{"base_ms": 5000, "rules": [{"error_class": "torch.*", "retryable": false}]}'
@@ -137,6 +146,8 @@ def set_(
             max_leased=max_leased,
             architecture_format=architecture_format,
             retry=_retry(retry),
+            evaluator=evaluator,
+            code=code,
         )
         _print(status, output)
 
@@ -272,6 +283,8 @@ def _print(search: SearchStatus, output: OutputFormat) -> None:
             ("weight", f"{search.weight:g}"),
             ("max leased", str(search.max_leased) if search.max_leased else "no limit"),
             ("architectures", search.architecture_format),
+            ("evaluator", search.evaluator),
+            ("code", search.code),
             ("retry", json.dumps(search.retry.to_plain()) if search.retry else ""),
             ("created", f"{clock(search.created_unix_ms)} ({ago(search.created_unix_ms)})"),
             ("oldest queued", span(search.oldest_queued_ms) if search.oldest_queued_ms else ""),

@@ -14,13 +14,24 @@ from typing import IO, Any, BinaryIO
 from tenure.client.cli.output import print_error, print_note
 from tenure.client.cli.progress import Counter
 from tenure.client.cli.task_lines import BadLine, read_tasks
+from tenure.client.client import Client
 from tenure.client.search import Search
+from tenure.client.search_code import NOBODY_ACCEPTS
 from tenure.client.tasks import TaskHandle
 from tenure.common.errors import InvalidInput, TenureError
 from tenure.common.spec import TaskSpec
 from tenure.common.states import TaskState
 
 _BAD_LINES_SHOWN_MAX = 20
+
+
+def named_search(client: Client, name: str, evaluator: str | None, code: str | None) -> Search:
+    """The search, set to this evaluator and code if any is given; says so if no worker takes such tasks."""
+    search = client.search(name, evaluator=evaluator, code=code)
+    search.architecture_format()
+    if not search.is_served():
+        print_note(f"search {name}: {NOBODY_ACCEPTS}")
+    return search
 
 
 def submit_file(search: Search, file: str) -> list[TaskHandle]:
@@ -32,12 +43,11 @@ def submit_file(search: Search, file: str) -> list[TaskHandle]:
         TenureError: The master refused or went away on the way; what was submitted before stays so.
     """
     with _rewindable(file) as stream:
-        architecture_format = search.architecture_format()
-        total = _check(stream, architecture_format)
+        total = _check(stream, search)
         stream.seek(0)
         with Counter("submitting", total) as counter:
             try:
-                return search.submit_many(_good_tasks(stream, architecture_format), progress=counter.advance_to)
+                return search.submit_many(_good_tasks(stream, search), progress=counter.advance_to)
             except TenureError:
                 print_note(
                     f"{counter.done} of {total} tasks were submitted; run the same command again to go on:"
@@ -61,10 +71,10 @@ def wait_for_tasks(search: Search, handles: list[TaskHandle]) -> int:
     return without_result
 
 
-def _check(stream: BinaryIO, architecture_format: str) -> int:
+def _check(stream: BinaryIO, search: Search) -> int:
     """The number of tasks, all of them right."""
     total = bad = 0
-    for task in read_tasks(stream, architecture_format):
+    for task in read_tasks(stream, search.architecture_format(), search.complete):
         total += 1
         if isinstance(task, BadLine):
             bad += 1
@@ -78,8 +88,8 @@ def _check(stream: BinaryIO, architecture_format: str) -> int:
     return total
 
 
-def _good_tasks(stream: BinaryIO, architecture_format: str) -> Iterator[TaskSpec]:
-    for task in read_tasks(stream, architecture_format):
+def _good_tasks(stream: BinaryIO, search: Search) -> Iterator[TaskSpec]:
+    for task in read_tasks(stream, search.architecture_format(), search.complete):
         if isinstance(task, BadLine):
             raise InvalidInput(f"the file changed while it was read: {task.error}", field="FILE")
         yield task

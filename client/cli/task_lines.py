@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -30,15 +30,17 @@ class BadLine:
     error: InvalidInput
 
 
-def read_tasks(stream: BinaryIO, architecture_format: str) -> Iterator[TaskSpec | BadLine]:
-    """The tasks of a file from its current position, in order; blank lines are skipped.
+def read_tasks(
+    stream: BinaryIO, architecture_format: str, complete: Callable[[TaskSpec], TaskSpec] = lambda spec: spec
+) -> Iterator[TaskSpec | BadLine]:
+    """The tasks of a file from its current position, in order, with what their search adds; blank lines are skipped.
 
     Only keys are remembered: a file may be larger than the memory.
     """
     keys = _Keys()
     for number, line in _lines(stream):
         try:
-            spec = checked(_parse(line), architecture_format)
+            spec = checked(complete(_parse(line)), architecture_format)
             yield keys.settle(spec, number)
         except InvalidInput as error:
             yield BadLine(number, at_line(number, error))
@@ -58,7 +60,7 @@ class _Keys:
         self._given: dict[str, tuple[int, bytes]] = {}
 
     def settle(self, spec: TaskSpec, number: int) -> TaskSpec:
-        content = content_key(spec.architecture, spec.config)
+        content = content_key(spec.architecture, spec.config, spec.evaluator, spec.code)
         digest = hashlib.blake2b(content.encode(), digest_size=16).digest()
         if spec.key == content:
             repetition = self._repetitions.get(digest, 0)

@@ -69,6 +69,8 @@ def _head(task: TaskRecord) -> Iterator[tuple[str, str]]:
         size = f"{task.checkpoint.size_bytes / 1e6:.1f} MB"
         yield "checkpoint", f"step {task.checkpoint.step}, epoch {task.checkpoint.epoch}, {size}, {task.checkpoint.url}"
     yield "config", _config(task.config)
+    if task.evaluator:
+        yield "evaluator", f"{task.evaluator}{f', code {task.code}' if task.code else ''}"
     yield "architecture", f"{len(task.architecture.encode())} bytes of JSON (--output json has it)"
 
 

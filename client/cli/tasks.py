@@ -11,6 +11,8 @@ import typer
 from tenure.client.cli.logs import logs
 from tenure.client.cli.options import (
     TIMEOUT_SECONDS,
+    CodeOption,
+    EvaluatorOption,
     MasterOption,
     OutputOption,
     SearchOption,
@@ -40,6 +42,8 @@ StatesOption = Annotated[
 def submit(
     search: SearchOption,
     file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines; - reads stdin.", show_default=False)],
+    evaluator: EvaluatorOption = None,
+    code: CodeOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the submitted tasks have ended.")] = False,
     master: MasterOption = None,
     output: OutputOption = OutputFormat.TABLE,
@@ -55,6 +59,10 @@ def submit(
     Submitting the same file again changes nothing: a task is known by its key or, without one, by its content and
     by how often the same content stands above it in the file.
 
+    With --evaluator, and --code for what it is in, the search's tasks are evaluated by a function of your own from now
+    on: the code is uploaded once and shipped to workers that were started with --accept-code. The same task with other
+    code is another task; those that were submitted before keep theirs.
+
     Exit code 1 with --wait if any of the tasks ended without a result.
 
     \b
@@ -62,11 +70,12 @@ def submit(
       tenure tasks submit --search first tasks.jsonl
       generate-tasks | tenure tasks submit --search first - --output json
       tenure tasks submit --search first tasks.jsonl --wait && echo all succeeded
+      tenure tasks submit --search mine --evaluator my_package.train:evaluate --code ./my_package tasks.jsonl
     """
-    from tenure.client.cli.submission import submit_file, wait_for_tasks
+    from tenure.client.cli.submission import named_search, submit_file, wait_for_tasks
 
     with connect(master, timeout) as client:
-        handles = submit_file(client.search(search), file)
+        handles = submit_file(named_search(client, search, evaluator, code), file)
         created = sum(handle.created for handle in handles)
         if output is OutputFormat.JSON:
             tasks = [{"task_id": h.task_id, "key": h.key, "created": h.created} for h in handles]

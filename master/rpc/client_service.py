@@ -20,6 +20,7 @@ from tenure.master.core.admission import admit, check_task_ids
 from tenure.master.core.liveness import worker_status
 from tenure.master.loops.sweeper import cancel_open_tasks
 from tenure.master.rpc import messages
+from tenure.master.rpc.code import SubmitDefaults, has_code, program_settings, put_code
 from tenure.master.rpc.tail_call import TailCall
 from tenure.proto import convert, tenure_pb2, tenure_pb2_grpc
 
@@ -38,11 +39,11 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
         self._master = master
         self._store = master.store
         # Remembered until the search changes.
-        self._formats: dict[str, str] = {}
+        self._submit_defaults: dict[str, SubmitDefaults] = {}
 
     def note_search_changed(self, search: str) -> None:
-        """Its format may be another now."""
-        self._formats.pop(search, None)
+        """Its format, evaluator or code may be another now."""
+        self._submit_defaults.pop(search, None)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -56,13 +57,14 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
             )
         specs = [convert.spec_from_message(task) for task in request.tasks]
         ids.check_search_name(request.search)
-        architecture_format = await self._format_of(request.search)
+        known = await self._settings_of(request.search)
+        specs = [known.complete(spec) for spec in specs]
         # Big graphs take milliseconds to check: not on the event loop.
         if sum(len(spec.architecture) for spec in specs) > 65_536:
-            await asyncio.to_thread(admit, request.search, specs, architecture_format)
+            await asyncio.to_thread(admit, request.search, specs, known.architecture_format)
         else:
-            admit(request.search, specs, architecture_format)
-        submitted = await self._store.tasks.submit(request.search, specs, architecture_format)
+            admit(request.search, specs, known.architecture_format)
+        submitted = await self._store.tasks.submit(request.search, specs, known.architecture_format)
         created = sum(each.created for each in submitted)
         log.info("task.submit", search=request.search, tasks=len(specs), created=created)
         return tenure_pb2.SubmitResponse(
@@ -188,6 +190,14 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
         await cancel_open_tasks(self._store.tasks, request.name)
         return await self._search(request.name)
 
+    async def HasCode(self, request: tenure_pb2.CodeName, context: Any) -> tenure_pb2.CodeState:
+        """How much of an archive has come."""
+        return await has_code(self._store, request)
+
+    async def PutCode(self, request: tenure_pb2.PutCodeRequest, context: Any) -> tenure_pb2.CodeState:
+        """The next piece of an archive."""
+        return await put_code(self._store, self._master.sweeper, request)
+
     # ---- workers and figures --------------------------------------------------------------------------------------
 
     async def ListWorkers(self, request: tenure_pb2.ListWorkersRequest, context: Any) -> tenure_pb2.ListWorkersResponse:
@@ -267,16 +277,17 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
         view, leases = await self._store.workers.get(worker_id), await self._store.tasks.leases([worker_id])
         return messages.worker_message(view, len(leases), self._master.settings.lease_ttl_ms)
 
-    async def _format_of(self, search: str) -> str:
-        known = self._formats.get(search)
+    async def _settings_of(self, search: str) -> SubmitDefaults:
+        known = self._submit_defaults.get(search)
         if known is None:
             try:
-                known = (await self._store.searches.get(search)).architecture_format
+                view = await self._store.searches.get(search)
             except UnknownSearch:
-                return "graph"
-            if len(self._formats) > 10_000:
-                self._formats.clear()
-            self._formats[search] = known
+                return SubmitDefaults()
+            known = SubmitDefaults(view.architecture_format, view.evaluator, view.code)
+            if len(self._submit_defaults) > 10_000:
+                self._submit_defaults.clear()
+            self._submit_defaults[search] = known
         return known
 
 
@@ -303,7 +314,7 @@ def _search_settings(request: tenure_pb2.PutSearchRequest) -> dict[str, Any]:
                 expected=f"one of {', '.join(ARCHITECTURE_FORMATS)}",
             )
         settings["format"] = request.architecture_format
-    return settings | _retry_settings(request)
+    return settings | _retry_settings(request) | program_settings(request)
 
 
 def _retry_settings(request: tenure_pb2.PutSearchRequest) -> dict[str, str]:

@@ -39,6 +39,8 @@ def evaluate_request(grant: Grant, lease_ttl_ms: int) -> worker_pb2.EvaluateRequ
         progress_deadline_ms=grant.progress_deadline_ms,
         lease_ttl_ms=lease_ttl_ms,
         origin=grant.origin,
+        evaluator=grant.evaluator,
+        code=grant.code,
     )
 
 
@@ -80,6 +82,8 @@ def task_message(view: TaskView) -> tenure_pb2.Task:
         requirements=convert.requirements_to_message(view.requirements),
         architecture=view.architecture,
         attempt_records=[attempt_message(record) for record in view.attempt_records],
+        evaluator=view.evaluator,
+        code=view.code,
     )
     if view.config is not None:
         message.config.CopyFrom(convert.config_to_message(view.config))
@@ -143,6 +147,8 @@ def search_message(view: SearchView) -> tenure_pb2.Search:
         oldest_queued_ms=view.oldest_queued_ms or 0,
         last_ended_unix_ms=view.last_ended_unix_ms,
         best_task_id=view.best_task_id,
+        evaluator=view.evaluator,
+        code=view.code,
     )
     if view.retry is not None:
         message.retry.CopyFrom(convert.retry_to_message(view.retry))
@@ -181,6 +187,7 @@ def worker_message(view: WorkerView, leases: int, lease_ttl_ms: int) -> tenure_p
         gpus_per_slot=capabilities_of(view).gpus,
         gpus=gpu_messages(fields),
         slot_list=slot_messages(fields),
+        accepts_code=fields.get("accepts_code") == "1",
     )
 
 

@@ -14,6 +14,7 @@ from tenure.common import ids, limits
 from tenure.common.errors import InvalidInput, UnknownTask
 from tenure.master.core.outcomes import Judged, judge_legacy, judge_outcome
 from tenure.master.rpc import session as streams
+from tenure.master.rpc.code import get_code
 from tenure.master.rpc.messages import evaluate_request
 from tenure.master.rpc.outcomes import Taken, end_orphans, take_outcome, verdict_name
 from tenure.master.rpc.patience import patiently
@@ -134,6 +135,10 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         return worker_pb2.TaskResponse(
             has_task=bool(grants), tasks=[evaluate_request(grant, master.settings.lease_ttl_ms) for grant in grants]
         )
+
+    async def GetCode(self, request: worker_pb2.CodeRequest, context: Any) -> worker_pb2.CodePiece:
+        """A piece of the code that a task names."""
+        return await get_code(self._master.store, request)
 
     async def Session(self, messages: AsyncIterator[worker_pb2.SessionUp], context: Any) -> None:
         """A Tenure worker's stream; see docs/protocol-session.md."""

@@ -65,6 +65,7 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
         "labels": "\n".join(f"{name}={value}" for name, value in sorted(request.labels.items())),
         "dispatch": dispatch,
         "version": request.version[:50],
+        "accepts_code": "1" if request.accepts_code else "",
         "tails": "1" if session and request.tails else "0",
         # Of the process before; the first heartbeat says them anew.
         "gpus": "",
@@ -75,7 +76,7 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
         fields["session"] = secrets.token_hex(8)
     gpus = gpus_per_slot(request.num_gpus, slots, request.gpus_per_slot)
     fields["gpus_per_slot"] = str(gpus)
-    capabilities = Capabilities(gpus, dict(request.labels))
+    capabilities = Capabilities(gpus, dict(request.labels), request.accepts_code)
     return Registration(
         worker_id, request.instance_id, request.host, request.port, slots, capabilities, dispatch, fields
     )

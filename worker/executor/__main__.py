@@ -40,6 +40,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--pipe", type=int, required=True, help="descriptor of the pipe to the supervisor")
     parser.add_argument("--supervisor", type=int, required=True, help="its process id")
     parser.add_argument("--evaluator", required=True, help="module:function")
+    parser.add_argument("--code", default="", help="directory of shipped code that the evaluator is in")
     parser.add_argument("--devices", default="cpu", help="as torch names them, separated by commas")
     parser.add_argument("--checkpoints", required=True, help="URL")
     parser.add_argument("--max-parameters", type=int, default=0)
@@ -67,6 +68,14 @@ def _append_working_directory() -> None:
     """Evaluators beside the shell's prompt are found, but never hide an installed module."""
     with contextlib.suppress(FileNotFoundError):
         sys.path.append(os.getcwd())
+
+
+def _put_in_front(code: str) -> None:
+    """Shipped code is found before anything installed; what this process itself needs is imported by now."""
+    if code:
+        sys.path.insert(0, code)
+        # For processes that an evaluation starts.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH", ""))))
 
 
 class _Executor:
@@ -99,6 +108,7 @@ class _Executor:
         from tenure.worker.executor import evaluation
 
         module_name, _, function_name = self._arguments.evaluator.partition(":")
+        _put_in_front(self._arguments.code)
         try:
             evaluator = getattr(importlib.import_module(module_name), function_name)
             if not callable(evaluator):
