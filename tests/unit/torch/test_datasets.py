@@ -72,6 +72,16 @@ def test_the_split_is_the_same_everywhere() -> None:
     assert split(data, 0.2).digest == split(replace(data, validation_rows=prescribed), 0.5).digest
 
 
+def test_another_split_seed_holds_out_others_and_as_many_of_each_class() -> None:
+    data = Dataset("x", rows(400), classes(400, 4), 4)
+    parts = [split(data, 0.25, seed) for seed in (0, 1, 2, 2)]
+    assert [part.val.targets.bincount().tolist() for part in parts] == [[25] * 4] * 4
+    assert len({part.digest for part in parts}) == 3
+    assert parts[2].digest == parts[3].digest
+    prescribed = replace(data, validation_rows=torch.arange(100))
+    assert split(prescribed, 0.25, 1).digest == split(prescribed, 0.25, 2).digest
+
+
 def test_prescribed_rows_are_held_out() -> None:
     data = split(Dataset("x", rows(), classes(), 2, torch.tensor([9, 0, 4])), 0.5)
     assert data.val.targets.tolist() == [0, 0, 1]

@@ -25,6 +25,7 @@ from tenure.common.errors import (  # noqa: E402
 from tenure.worker.evaluator import MemoryContext, Stopped  # noqa: E402
 from tenure.worker.torch_eval import evaluate, numerics  # noqa: E402
 from tenure.worker.torch_eval.augmentation import shifted  # noqa: E402
+from tenure.worker.torch_eval.memory import PeakMemory  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -84,6 +85,13 @@ def test_long_epochs_are_reported_within(tmp_path: Path, monkeypatch: pytest.Mon
     evaluate(task_of(**FAST | {"num_epochs": 1}), context)
     assert [step for step, _, _ in context.reports] == [0] * 6 + [1]
     assert set(context.reports[0][1]) == {"train_loss", "train_accuracy", "samples_per_second", "batches"}
+
+
+def test_reports_by_the_step_come_as_often_as_asked(tmp_path: Path) -> None:
+    context = StorageContext(tmp_path)
+    evaluate(task_of(extra={"report_every_steps": "4"}, **FAST), context)
+    told = [(step, metrics.get("batches")) for step, metrics, _ in context.reports]
+    assert told == [(0, 4), (1, None), (1, 4), (2, None)]
 
 
 @pytest.mark.parametrize(("every", "forced"), [("1", {1, 2, 3, 4, 5}), ("2", {2, 4, 5}), ("0", set())])
@@ -292,6 +300,29 @@ def test_the_process_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InvalidArchitecture):
         evaluate(task_of(extra={"threads": "3"}, **FAST), MemoryContext(tmp_path, max_parameters=1))
     assert flags() == before
+
+
+@pytest.mark.parametrize("asked", ["on", "off"])
+def test_deterministic_algorithms_are_used_unless_let_go(asked: str, tmp_path: Path) -> None:
+    seen = set()
+
+    class Looking(MemoryContext):
+        def report(self, *_: Any, **__: Any) -> None:
+            seen.add((torch.are_deterministic_algorithms_enabled(), not torch.backends.cudnn.benchmark))
+
+    evaluate(task_of(extra={"deterministic": asked}, **FAST), Looking(tmp_path))
+    assert seen == {(asked == "on", asked == "on")}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel counts from the process's start")
+def test_the_peak_of_memory_is_this_evaluations_own() -> None:
+    before = PeakMemory(torch.device("cpu")).bytes
+    first = PeakMemory(torch.device("cpu"))
+    large = bytearray(b"x" * 200_000_000)
+    assert first.bytes >= before + 190_000_000
+    del large
+    assert first.bytes >= before + 190_000_000, "it is over, and still the peak"
+    assert PeakMemory(torch.device("cpu")).bytes < before + 100_000_000
 
 
 def test_whose_number_of_threads_counts(monkeypatch: pytest.MonkeyPatch) -> None:

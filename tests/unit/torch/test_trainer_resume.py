@@ -26,7 +26,6 @@ CONFIG = {"num_epochs": 3, "batch_size": 256, "learning_rate": 0.01, "dataset": 
 LOOKS = 3 * 8
 VARIANTS = {
     "sgd": {"optimizer": "sgd", "momentum": "0.9", "weight_decay": "0.001", "schedule": "step", "step_size": "1"},
-    "adam": {"optimizer": "adam", "label_smoothing": "0.1", "gradient_clip": "1.0"},
     "adamw": {"optimizer": "adamw", "weight_decay": "0.01", "schedule": "cosine", "augment": "shift"},
 }
 
