@@ -7,11 +7,16 @@ told to stand for several devices (``cpu_ranks_per_slot``), so that evaluations 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tenure.common.errors import InvalidSetting
+from tenure.proto import worker_pb2
 from tenure.worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from tenure.worker.slots import Slot
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,12 @@ class SlotDevices:
     Attributes:
         gpus: As ``CUDA_VISIBLE_DEVICES`` names them; empty: none.
         cpu_ranks: Without GPUs: for how many devices the CPU stands; 0: it counts as no GPU.
+        indices: NVML's numbers of the GPUs; of MIG devices those of their GPUs.
     """
 
     gpus: tuple[str, ...] = ()
     cpu_ranks: int = 0
+    indices: tuple[int, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -40,13 +47,13 @@ class SlotDevices:
 
 
 def deal_out(
-    settings: WorkerSettings, gpus: Sequence[str], resolve: Callable[[str], str | None]
+    settings: WorkerSettings, gpus: Mapping[str, int], resolve: Callable[[str], str | None]
 ) -> tuple[SlotDevices, ...]:
     """The devices of each slot, in the order of the slots; all have the same number.
 
     Args:
         settings: What the worker was told.
-        gpus: Those that it may use, by name.
+        gpus: Those that it may use, by name, with NVML's numbers.
         resolve: From any name of a GPU that it may use (index, UUID, the UUID's beginning) to the one in ``gpus``.
 
     Raises:
@@ -59,7 +66,7 @@ def deal_out(
             given=str(settings.cpu_ranks_per_slot),
             expected=f"this one has {', '.join(gpus)}; hide them by CUDA_VISIBLE_DEVICES= or leave this setting out",
         )
-    shares = _named_shares(settings, resolve) or _equal_shares(settings, gpus)
+    shares = _named_shares(settings, resolve) or _equal_shares(settings, tuple(gpus))
     for share in shares:
         if len(share) > 1 and any(gpu.startswith("MIG-") for gpu in share):
             raise InvalidSetting(
@@ -71,7 +78,23 @@ def deal_out(
     count = settings.slots or len(shares) or 1
     if not shares:
         return (SlotDevices(cpu_ranks=settings.cpu_ranks_per_slot),) * count
-    return tuple(SlotDevices(shares[index % len(shares)]) for index in range(count))
+    dealt = [SlotDevices(share, indices=tuple(gpus[name] for name in share)) for share in shares]
+    return tuple(dealt[index % len(dealt)] for index in range(count))
+
+
+def best_slot(slots: Sequence[Slot], request: worker_pb2.EvaluateRequest) -> Slot | None:
+    """Which of the slots that could take a task should take this one; None if none could.
+
+    One that has the task's code loaded, then one whose first GPU is the ``gpu_id`` that a MorphML master wishes for (0
+    also means no wish). A wish is never waited for: which GPUs are used is the worker's business.
+    """
+    free = [slot for slot in slots if slot.claimable]
+    wished = request.config.gpu_id
+    return max(
+        free,
+        key=lambda slot: (slot.code == request.code, slot.devices.indices[:1] == (wished,), -slot.index),
+        default=None,
+    )
 
 
 def _equal_shares(settings: WorkerSettings, gpus: Sequence[str]) -> list[tuple[str, ...]]:

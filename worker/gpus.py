@@ -237,9 +237,10 @@ def _fault_in(nvml: Any, error: Any) -> str:
 
 def _say_there_are_none(nvml: Any, error: Any) -> None:
     """No driver is what machines without GPUs have; anything else is trouble that somebody should hear of."""
-    absent = (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED)
-    say = log.debug if error.value in absent else log.warning
-    say("machine.no_gpus", reason=str(error))
+    if error.value in (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED):
+        log.debug("machine.no_gpus", reason=str(error))
+    else:
+        log.warning("machine.no_gpus", reason=str(error))
 
 
 def _text(value: Any) -> str:

@@ -18,6 +18,7 @@ from tenure.common.errors import CheckpointError
 from tenure.proto import worker_pb2
 from tenure.worker.announcements import Announcements
 from tenure.worker.checkpoint.removal import delete_checkpoint
+from tenure.worker.devices import best_slot
 from tenure.worker.leases import LeaseKey, key_of
 from tenure.worker.link import Link
 from tenure.worker.metrics import Instruments
@@ -139,7 +140,7 @@ class Holdings:
         for run in self.runs.values():
             if run.key.task_id == key.task_id and run.request.epoch < request.epoch:
                 self.stop(run, StopReason.LOST)
-        slot = next((slot for slot in self.slots if slot.claimable), None) if self.open else None
+        slot = best_slot(self.slots, request) if self.open else None
         if slot is None and not (may_wait and self.open and self.slots):
             return None
         run = Run(next(self._numbers), request)

@@ -59,9 +59,9 @@ class Machine:
         return tuple(gpu.name for gpu in self._gpus)
 
     @property
-    def gpu_indices(self) -> tuple[int, ...]:
-        """NVML's numbers of the visible GPUs, each once; those of MIG devices are their GPUs'."""
-        return tuple(dict.fromkeys(gpu.index for gpu in self._gpus))
+    def gpu_indices(self) -> dict[str, int]:
+        """NVML's numbers of the visible GPUs; those of MIG devices are their GPUs'."""
+        return {gpu.name: gpu.index for gpu in self._gpus}
 
     @property
     def memory_total_bytes(self) -> int:

@@ -112,7 +112,6 @@ def registration_of(
     identity: Identity,
     advertised: tuple[str, int],
     devices: Sequence[SlotDevices],
-    gpu_indices: Sequence[int],
 ) -> worker_pb2.RegisterRequest:
     """How this worker introduces itself."""
     pull = settings.dispatch == "pull"
@@ -121,7 +120,7 @@ def registration_of(
         host=advertised[0],
         port=advertised[1],
         num_gpus=len({gpu for slot in devices for gpu in slot.gpus}),
-        gpu_ids=gpu_indices,
+        gpu_ids=sorted({index for slot in devices for index in slot.indices}),
         metadata={
             "hostname": host_name(),
             "pid": str(os.getpid()),

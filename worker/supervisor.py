@@ -74,7 +74,7 @@ class Supervisor:
         self._settings = settings
         self._identity = identity
         self._machine = machine or Machine()
-        self._devices = deal_out(settings, self._machine.gpus, self._machine.resolve)
+        self._devices = deal_out(settings, self._machine.gpu_indices, self._machine.resolve)
         self._slot_count = len(self._devices)
         self._watch = self._machine.watch(self._take_incident)
         work_dir = identity.work_dir
@@ -231,9 +231,7 @@ class Supervisor:
         )
 
     def _make_link(self, advertised: tuple[str, int]) -> Link:
-        registration = registration_of(
-            self._settings, self._identity, advertised, self._devices, self._machine.gpu_indices
-        )
+        registration = registration_of(self._settings, self._identity, advertised, self._devices)
         common = (self._settings, self._holdings, registration, self._wire_metrics, self.drain)
         if self._settings.dispatch == "pull":
             return SessionLink(*common)

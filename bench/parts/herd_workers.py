@@ -19,6 +19,7 @@ from typing import Any
 
 from tenure.common.logs import configure_logs
 from tenure.proto import worker_pb2
+from tenure.worker.devices import SlotDevices
 from tenure.worker.holdings import Holdings, verdict_name
 from tenure.worker.leases import LeaseKey, key_of
 from tenure.worker.link import Contact
@@ -61,6 +62,8 @@ class WaitingSlot:
     """A slot whose evaluations wait for the ``seconds`` that their task says."""
 
     idle_gap_seconds = None
+    devices = SlotDevices()
+    code = ""
 
     def __init__(self, index: int, holdings: Holdings, tasks: asyncio.TaskGroup) -> None:
         self.index = index

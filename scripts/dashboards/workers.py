@@ -58,6 +58,13 @@ ROWS: dict[str, list[Panel]] = {
             good="zero",
             text="Their executor does not start; they try again.",
         ),
+        stat(
+            "Cordoned slots",
+            "short",
+            f"sum({of_worker('tenure_worker_slot_cordoned')})",
+            good="zero",
+            text="A GPU's errors have ended their work until an operator says otherwise.",
+        ),
     ],
     "Evaluations": [
         graph(
@@ -95,7 +102,7 @@ ROWS: dict[str, list[Panel]] = {
             "Slots by state",
             "short",
             (f"sum by (state) ({of_worker('tenure_worker_slots')})", "{{state}}"),
-            text="Broken: the executor does not start.",
+            text="Broken: the executor does not start. Cordoned: a GPU's errors.",
             stacked=True,
         ),
         graph(
@@ -166,6 +173,24 @@ ROWS: dict[str, list[Panel]] = {
             text="As NVML says.",
         ),
         graph("GPU power", "watt", by_worker("tenure_worker_gpu_power_watts", "gpu"), text="As NVML says."),
+        graph(
+            "GPU memory errors",
+            "short",
+            by_worker(f"increase(tenure_worker_gpu_ecc_errors_total{RATE})", "gpu", "kind"),
+            text="Found by ECC. Uncorrected ones have cost a run.",
+        ),
+        graph(
+            "XID errors",
+            "short",
+            by_worker(f"increase(tenure_worker_gpu_xid_errors_total{RATE})", "gpu", "xid"),
+            text="The driver's, by number.",
+        ),
+        graph(
+            "GPU slowed down",
+            "short",
+            by_worker("tenure_worker_gpu_throttled", "gpu", "reason"),
+            text="1: its clocks are held down for this reason.",
+        ),
     ],
     "Link to the masters": [
         graph(

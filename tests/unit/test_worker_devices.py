@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tenure.common.errors import InvalidSetting
-from tenure.worker.devices import SlotDevices, deal_out
+from tenure.proto import worker_pb2 as pb
+from tenure.worker.devices import SlotDevices, best_slot, deal_out
 from tenure.worker.settings import load_settings
 
 FOUR = ("0", "1", "2", "3")
@@ -20,7 +22,8 @@ def dealt(gpus: tuple[str, ...], **given: Any) -> list[tuple[str, ...]]:
     def resolve(name: str) -> str | None:
         return next((gpu for gpu in gpus if name in (gpu, f"GPU-{gpu}")), None)
 
-    return [slot.gpus for slot in deal_out(load_settings(**given), gpus, resolve)]
+    numbered = {gpu: number for number, gpu in enumerate(gpus)}
+    return [slot.gpus for slot in deal_out(load_settings(**given), numbered, resolve)]
 
 
 @pytest.mark.parametrize(
@@ -47,9 +50,9 @@ def test_mig_devices_are_one_a_slot() -> None:
 
 
 def test_without_gpus_the_cpu_may_stand_for_several() -> None:
-    (slot,) = deal_out(load_settings(), (), lambda name: None)
+    (slot,) = deal_out(load_settings(), {}, lambda name: None)
     assert (slot.names, slot.gpu_count) == (("cpu",), 0)
-    slots = deal_out(load_settings(slots=2, cpu_ranks_per_slot=2), (), lambda name: None)
+    slots = deal_out(load_settings(slots=2, cpu_ranks_per_slot=2), {}, lambda name: None)
     assert [(slot.names, slot.gpu_count) for slot in slots] == [(("cpu", "cpu"), 2)] * 2
 
 
@@ -77,3 +80,26 @@ def test_what_can_not_be_dealt_out_is_refused(
         dealt(gpus, **given)
     assert refused.value.field == field
     assert remedy in refused.value.expected
+
+
+def slot(index: int, gpu: int, *, code: str = "", claimable: bool = True) -> Any:
+    """What is looked at of a slot."""
+    devices = SlotDevices((str(gpu),), indices=(gpu,))
+    return SimpleNamespace(index=index, devices=devices, code=code, claimable=claimable)
+
+
+@pytest.mark.parametrize(
+    ("wish", "code", "expected"), [(0, "", 0), (3, "", 2), (9, "", 0), (4, "", 0), (0, "c", 1), (3, "c", 1)]
+)
+def test_a_task_goes_to_the_gpu_that_it_wishes_for_if_that_is_free(wish: int, code: str, expected: int) -> None:
+    slots = [slot(0, 1), slot(1, 2, code="c"), slot(2, 3), slot(3, 4, claimable=False)]
+    request = pb.EvaluateRequest(code=code, config=pb.EvaluationConfig(gpu_id=wish))
+    found = best_slot(slots, request)
+    assert found is not None
+    assert found.index == expected
+    assert best_slot(slots[3:], request) is None
+
+
+def test_an_index_says_which_gpu_it_is_in_the_machine() -> None:
+    slots = deal_out(load_settings(gpus_per_slot=2), {"3": 3, "GPU-x": 7}, lambda name: None)
+    assert [slot.indices for slot in slots] == [(3, 7)]

@@ -65,7 +65,7 @@ def test_gpus_are_read_and_a_missing_figure_is_left_out() -> None:
 def test_only_visible_gpus_count(visible: str, gpus: tuple[str, ...], indices: tuple[int, ...]) -> None:
     machine = Machine(replayed("two_gpus"), {"CUDA_VISIBLE_DEVICES": visible})
     assert machine.gpus == gpus
-    assert machine.gpu_indices == indices
+    assert tuple(machine.gpu_indices.values()) == indices
     assert [gpu.name for gpu in machine.figures().gpus] == list(gpus)
 
 
@@ -73,7 +73,7 @@ def test_a_gpu_in_mig_mode_counts_as_its_devices_with_figures_of_their_own_and_o
     machine = Machine(replayed("mig"), {})
     first, second = "MIG-11111111-0000-0000-0000-000000000000", "MIG-22222222-0000-0000-0000-000000000000"
     assert machine.gpus == ("0", first, second)
-    assert machine.gpu_indices == (0, 1)
+    assert machine.gpu_indices == {"0": 0, first: 1, second: 1}
     figures = {gpu.name: gpu for gpu in machine.figures().gpus}
     assert (figures[first].memory_used_bytes, figures[second].memory_used_bytes) == (10 * GIB, 12 * GIB)
     assert figures[first].memory_total_bytes == 40 * GIB
