@@ -71,8 +71,9 @@ async def opened(tmp_path: Path) -> AsyncIterator[tuple[Cluster, redis.Redis]]:
     server.remove()
 
 
-async def test_two_versions_of_a_module_at_once_on_one_worker(cluster: Cluster, tmp_path: Path) -> None:
-    worker = await cluster.add_worker("w", accept_code="true", slots=2)
+@pytest.mark.parametrize("dispatch", ["pull", "push"])
+async def test_two_versions_of_a_module_at_once_on_one_worker(cluster: Cluster, tmp_path: Path, dispatch: str) -> None:
+    worker = await cluster.add_worker("w", accept_code="true", slots=2, dispatch=dispatch)
     one, two = package(tmp_path, 1), package(tmp_path, 2)
     first, second, own = await asyncio.gather(
         results(cluster, "one", 6, evaluator=EVALUATOR, code=one),
@@ -121,29 +122,27 @@ async def test_a_wheel(cluster: Cluster, tmp_path: Path) -> None:
     assert await results(cluster, "again", evaluator=EVALUATOR, code=folder) == fine
 
 
-@pytest.mark.parametrize(
-    ("module", "evaluator", "told", "shown"),
-    [
-        ("import not_there_at_all", "my_pkg.broken:evaluate", "No module named 'not_there_at_all'", "import not_there"),
-        ("1 / 0", "my_pkg.broken:evaluate", "ZeroDivisionError: division by zero", 'broken.py", line 1'),
-        ("x = 1", "my_pkg.broken:evaluate", "my_pkg.broken' has no attribute 'evaluate'", "AttributeError"),
-        ("evaluate = 1", "my_pkg.broken:evaluate", "is int, not a function", "TypeError"),
-    ],
-)
-async def test_code_that_can_not_be_imported(
-    cluster: Cluster, tmp_path: Path, module: str, evaluator: str, told: str, shown: str
-) -> None:
+async def test_code_that_can_not_be_imported(cluster: Cluster, tmp_path: Path) -> None:
     """The task fails at once, with the evidence; the slot serves others."""
     await cluster.add_worker("w", accept_code="true")
-    folder = package(tmp_path, 1, broken=module)
-    with pytest.raises(TaskFailed) as raised:
-        await results(cluster, "broken", evaluator=evaluator, code=folder)
-    (record,) = raised.value.task.attempt_records
-    assert (record.outcome, record.error_class) == ("failure", "InvalidCode")
-    assert f"the evaluator {evaluator} can't be imported" in record.error_message
-    assert told in record.error_message
-    assert shown in record.log_tail
-    assert (await results(cluster, "fine", evaluator=EVALUATOR, code=folder))[0]["version"] == 1
+    evaluator = "my_pkg.broken:evaluate"
+    for version, (module, told, shown) in enumerate(
+        [
+            ("import not_there_at_all", "No module named 'not_there_at_all'", "import not_there_at_all"),
+            ("1 / 0", "ZeroDivisionError: division by zero", 'broken.py", line 1'),
+            ("x = 1", "my_pkg.broken' has no attribute 'evaluate'", "AttributeError"),
+            ("evaluate = 1", "is int, not a function", "TypeError"),
+        ]
+    ):
+        folder = package(tmp_path, version, broken=module)
+        with pytest.raises(TaskFailed) as raised:
+            await results(cluster, "broken", evaluator=evaluator, code=folder)
+        (record,) = raised.value.task.attempt_records
+        assert (record.outcome, record.error_class) == ("failure", "InvalidCode")
+        assert f"the evaluator {evaluator} can't be imported" in record.error_message
+        assert told in record.error_message
+        assert shown in record.log_tail
+        assert (await results(cluster, "fine", evaluator=EVALUATOR, code=folder))[0]["version"] == version
     assert await results(cluster, "own") == [OWN]
 
 
