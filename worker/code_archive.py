@@ -44,7 +44,7 @@ def unpack(archive: Path, target: Path) -> Mapping[str, tuple[int, str]]:
         with zipfile.ZipFile(archive) as opened:
             entries = _checked(opened.infolist())
             return {place: _write(opened, entry, target / place) for place, entry in entries.items()}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise InvalidCode(
             f"can't be unpacked: {error}", field="code", expected="ship a directory or a wheel"
         ) from error

@@ -22,9 +22,12 @@ def test_every_block_runs(tmp_path: Path) -> None:
     program = "\n".join(blocks).replace('Client("127.0.0.1:50051")', "Client()")
     with Fleet(tmp_path) as fleet:
         fleet.start_master().wait_ready()
-        fleet.start_worker("--evaluator", "evaluators:noop", "--python-path", str(ROOT / "tests")).wait_ready()
+        own = ("--evaluator", "evaluators:noop", "--python-path", str(ROOT / "tests"))
+        fleet.start_worker("--accept-code", *own).wait_ready()
         environment = {**os.environ, "TENURE_MASTER": fleet.master.facts["grpc"]}
         command = [sys.executable, "-c", program]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("content:") == 20

@@ -15,6 +15,7 @@ from tenure.client.demo.processes import Fleet
 from tenure.common.states import TaskState
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -49,6 +50,13 @@ def test_custom_evaluator(fleet: Fleet) -> None:
     assert output.startswith("best of 6: 0.0")
     # A second run of the program finds the results that are there.
     assert run("custom_evaluator.py", fleet) == output
+
+
+def test_shipped_code(fleet: Fleet) -> None:
+    fleet.start_worker("--accept-code", "--evaluator", "evaluators:noop", "--python-path", str(TESTS)).wait_ready()
+    output = run("shipped_code/search.py", fleet)
+    assert output.startswith("best of 6: degree 12, error 0.0")
+    assert run("shipped_code/search.py", fleet) == output
 
 
 def test_replay_search(fleet: Fleet) -> None:

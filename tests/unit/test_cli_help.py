@@ -68,7 +68,7 @@ def test_every_option_says_what_it_takes(name: str) -> None:
     for parameter in TREE[name].params:
         if parameter.param_type_name == "option" and parameter.name not in ("install_completion", "show_completion"):
             assert parameter.help, parameter.name
-            flag = parameter.name == "help" or isinstance(parameter.default, bool)
+            flag = parameter.name == "help" or parameter.is_flag
             assert bool(parameter.metavar) is not flag, parameter.name
 
 

@@ -1,0 +1,1 @@
+"""Fits a polynomial to a curve; evaluated on workers that have never seen this package."""
