@@ -73,13 +73,14 @@ class Estimate:
     def micro_batches_for(self, batch_size: int, limit_bytes: int, at_least: int = 1) -> int | None:
         """The fewest parts, ``at_least`` times a power of two, with which a batch fits into a limit.
 
-        None if it doesn't fit even row by row.
+        None if it doesn't fit even two rows by two: batch normalisation can't take one.
         """
-        parts = min(at_least, batch_size)
+        most = max(1, batch_size // 2)
+        parts = min(at_least, most)
         while self.training_bytes(batch_size, parts) > limit_bytes:
-            if parts >= batch_size:
+            if parts >= most:
                 return None
-            parts = min(2 * parts, batch_size)
+            parts = min(2 * parts, most)
         return parts
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tenure.common.spec import Config
 from tenure.worker.checkpoint import ExecutorCheckpoints, RegisteredCheckpoint, WrittenCheckpoint, read_checkpoint
-from tenure.worker.evaluator import EvaluationTask
+from tenure.worker.evaluator import EvaluationTask, ExpectedMemory
 
 Layer = tuple[str, dict[str, Any]]
 
@@ -101,6 +101,7 @@ class StorageContext:
     looks: int = 0
     reports: list[tuple[int, dict[str, float], int]] = field(default_factory=list)
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    expected_memory: ExpectedMemory | None = None
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -125,6 +126,10 @@ class StorageContext:
 
     def report(self, step: int, metrics: Mapping[str, float] | None = None, *, total_steps: int = 0) -> None:
         self.reports.append((step, dict(metrics or {}), total_steps))
+
+    def expect_memory(self, expected: ExpectedMemory) -> None:
+        """Keep it."""
+        self.expected_memory = expected
 
     def log(self, event: str, **fields: Any) -> None:
         self.events.append((event, fields))

@@ -21,12 +21,14 @@ from typing import Any, Protocol
 from tenure.common.spec import Config
 from tenure.worker.checkpoint.snapshot import copied
 from tenure.worker.checkpoint.steps import StepCheckpointer
+from tenure.worker.out_of_memory import ExpectedMemory
 
 __all__ = [
     "CheckpointHandle",
     "Context",
     "EvaluationTask",
     "Evaluator",
+    "ExpectedMemory",
     "MemoryCheckpoints",
     "MemoryContext",
     "Result",
@@ -50,6 +52,7 @@ class EvaluationTask:
         config: Training configuration; zero or empty fields mean the evaluator's default.
         attempt: 1 for the first; rises with failures, not with losses or releases.
         epoch: The lease's epoch; rises with every run of the task.
+        out_of_memory: How many runs of the task have ended for want of memory.
     """
 
     task_id: str
@@ -58,6 +61,7 @@ class EvaluationTask:
     config: Config
     attempt: int
     epoch: int
+    out_of_memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,10 @@ class Context(Protocol):
     def log(self, event: str, **fields: Any) -> None:
         """One structured log line with the task, the worker and the epoch in it."""
 
+    def expect_memory(self, expected: ExpectedMemory) -> None:
+        """Say, before it is taken, what memory the evaluation is going to take: for the attempt record, and for what
+        follows should it run out."""
+
 
 Evaluator = Callable[[EvaluationTask, Context], Mapping[str, float] | Result]
 
@@ -172,6 +180,7 @@ class MemoryContext:
     should_stop: bool = False
     reports: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    expected_memory: ExpectedMemory | None = None
     checkpoint: MemoryCheckpoints = field(default_factory=lambda: MemoryCheckpoints())
 
     def report(self, step: int, metrics: Mapping[str, float] | None = None, *, total_steps: int = 0) -> None:
@@ -181,6 +190,10 @@ class MemoryContext:
     def log(self, event: str, **fields: Any) -> None:
         """Keep the event."""
         self.events.append((event, fields))
+
+    def expect_memory(self, expected: ExpectedMemory) -> None:
+        """Keep it."""
+        self.expected_memory = expected
 
 
 @dataclass

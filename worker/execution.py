@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from tenure.common.errors import InvalidInput
 from tenure.proto import worker_pb2
 from tenure.worker.executor_process import ExecutorProcess, Exited
 from tenure.worker.host_memory import kernel_kills
@@ -130,7 +131,7 @@ class Execution:
         """:meth:`_take`, from a process in which user code may do anything, to its end of the pipe too."""
         try:
             return self._take(message)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, InvalidInput) as error:
             self._executor.kill(f"broke the protocol: {message['type']}: {type(error).__name__}: {error}")
             return False
 

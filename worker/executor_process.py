@@ -81,6 +81,7 @@ class ExecutorProcess:
         checkpoints_url: str,
         max_parameters: int,
         environment: Mapping[str, str],
+        memory_bytes_max: int = 0,
     ) -> ExecutorProcess:
         """Spawn, with the directory ``code`` in front of the evaluator's path; the first event is ``ready``,
         ``refused``, or the end."""
@@ -89,6 +90,7 @@ class ExecutorProcess:
         try:
             process = await asyncio.create_subprocess_exec(
                 *_command(theirs.fileno(), evaluator, code, devices, checkpoints_url, max_parameters),
+                f"--memory-max={memory_bytes_max}",
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=their_output,
                 stderr=their_output,

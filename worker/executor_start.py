@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -16,6 +16,7 @@ from tenure.worker.pipe import Message, PipeBroken
 from tenure.worker.programs import Program, Programs
 from tenure.worker.runs import Run, outcome_of, release_of
 from tenure.worker.settings import WorkerSettings
+from tenure.worker.slot_memory import Memories, executor_bytes_max, slot_memory_bytes
 
 log = structlog.get_logger()
 
@@ -42,7 +43,7 @@ class ExecutorUnusable(Exception):
 
 @dataclass(frozen=True)
 class SlotSettings:
-    """What all slots of a worker share."""
+    """What all slots of a worker share. ``slot_memory_bytes``: as the worker has registered it; 0: unknown."""
 
     evaluator: str
     checkpoints_url: str
@@ -52,11 +53,13 @@ class SlotSettings:
     start_timeout_seconds: float
     leak_bytes_max: int = 0
     ignored_xids: frozenset[int] = frozenset()
+    memory_bytes_max: int = 0
+    slot_memory_bytes: int = 0
     programs: Programs | None = None
 
     @classmethod
     def of(
-        cls, settings: WorkerSettings, memory_bytes: int, programs: Programs
+        cls, settings: WorkerSettings, machine: Memories, devices: Sequence[SlotDevices], programs: Programs
     ) -> SlotSettings:
         """What the worker was told, on a machine with so much memory."""
         leak_bytes, leak_share = settings.leak_max
@@ -67,7 +70,9 @@ class SlotSettings:
             tasks_per_executor=settings.tasks_per_executor,
             stop_grace_seconds=settings.stop_grace_seconds,
             start_timeout_seconds=settings.start_timeout_seconds,
-            leak_bytes_max=leak_bytes or int(leak_share * memory_bytes),
+            leak_bytes_max=leak_bytes or int(leak_share * machine.memory_total_bytes),
+            memory_bytes_max=executor_bytes_max(settings, machine),
+            slot_memory_bytes=slot_memory_bytes(settings, machine, devices),
             ignored_xids=settings.ignored_xids,
             programs=programs,
         )
@@ -90,6 +95,7 @@ async def start_executor(
             checkpoints_url=settings.checkpoints_url,
             max_parameters=settings.max_parameters,
             environment=environment,
+            memory_bytes_max=settings.memory_bytes_max,
         )
     except OSError as error:
         raise ExecutorUnusable(f"no process can be started: {error}") from error

@@ -21,6 +21,7 @@ from tenure.worker.scratch import Scratch
 
 Kind = worker_pb2.OutcomeKind
 _ERROR_CLASS_BYTES_MAX = 200
+_INT64_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -297,12 +298,12 @@ def _describe_failure(outcome: worker_pb2.Outcome, ending: Message) -> None:
 
 def _describe_memory(outcome: worker_pb2.Outcome, run: Run, ending: Message | Exited) -> None:
     if (expected := run.expected_memory) is not None:
-        outcome.memory.estimated_bytes = _int64(expected.estimated_bytes)
-        outcome.memory.limit_bytes = _int64(expected.limit_bytes)
+        outcome.memory.estimated_bytes = expected.estimated_bytes
+        outcome.memory.limit_bytes = expected.limit_bytes
         outcome.memory.batch_size = expected.batch_size
         outcome.memory.micro_batches = expected.micro_batches
     if not isinstance(ending, Exited) and isinstance(peak := ending.get("peak_bytes"), int) and peak:
-        outcome.memory.peak_bytes = _int64(peak)
+        outcome.memory.peak_bytes = max(0, min(peak, _INT64_MAX))
 
 
 def _choose_what_follows(outcome: worker_pb2.Outcome, run: Run) -> None:
@@ -313,11 +314,7 @@ def _choose_what_follows(outcome: worker_pb2.Outcome, run: Run) -> None:
     if expected.on_out_of_memory == "fail":
         outcome.retryable = False
     elif expected.on_out_of_memory == "elsewhere":
-        outcome.memory_needed_bytes = _int64(max(expected.estimated_bytes, run.slot_memory_bytes + 1))
-
-
-def _int64(value: int) -> int:
-    return min(max(0, value), 2**63 - 1)
+        outcome.memory_needed_bytes = max(expected.estimated_bytes, run.slot_memory_bytes + 1)
 
 
 def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -129,6 +129,10 @@ class WorkerSettings(BaseSettings):
     """Replace an executor that holds so much more host memory after a run than it did after its first ones: bytes
     (``2GiB``) or a share of the machine's memory. 0: never."""
 
+    executor_memory_max: str = "0"
+    """The most host memory that one executor may have: bytes (``8GiB``) or a share of the machine's (``25%``); above that
+    a run is out of memory instead of the machine. 0: no limit. Hazard: torch alone takes some 300 MB."""
+
     max_parameters: int = Field(0, ge=0)
     """The largest model the evaluator may build, in parameters. 0: no cap."""
 
@@ -183,6 +187,11 @@ class WorkerSettings(BaseSettings):
     def leak_max(self) -> tuple[int, float]:
         """``executor_leak_max`` as bytes and share of the machine's memory."""
         return parse_memory(self.executor_leak_max, "executor_leak_max")
+
+    @property
+    def memory_max(self) -> tuple[int, float]:
+        """``executor_memory_max`` as bytes and share of the machine's memory."""
+        return parse_memory(self.executor_memory_max, "executor_memory_max")
 
     @property
     def notices(self) -> NoticeSource:
@@ -256,7 +265,7 @@ class WorkerSettings(BaseSettings):
     def _check_texts(self) -> Self:
         """What has a parser of its own is parsed once, for its error."""
         _ = (self.masters, self.listen_address, self.advertise_address, self.http_address, self.label_map, self.notices)
-        _ = (self.slot_gpu_names, self.ignored_xids, self.leak_max)
+        _ = (self.slot_gpu_names, self.ignored_xids, self.leak_max, self.memory_max)
         if self.slot_gpus and self.is_explicit("gpus_per_slot"):
             raise InvalidSetting(
                 "says what slot_gpus says, too",

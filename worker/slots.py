@@ -276,6 +276,7 @@ class Slot:
         self._runs_of_executor += 1
         self.health.begin_run()
         self.idle_gap_seconds = None if self._ended_at is None else time.monotonic() - self._ended_at
+        run.slot_memory_bytes = self._settings.slot_memory_bytes
         run.start(self._scratch, executor.wake)
         self._observer.run_started(self, run)
         return await Execution(run, executor, self._observer, self._settings.stop_grace_seconds).follow()

@@ -38,6 +38,7 @@ from tenure.worker.scratch import Scratch, take_leftovers
 from tenure.worker.serving import Servers, registration_of, write_ready_file
 from tenure.worker.session import SessionLink
 from tenure.worker.settings import WorkerSettings
+from tenure.worker.slot_memory import slot_memory_bytes
 from tenure.worker.slots import Slot
 from tenure.worker.spool import Spool
 
@@ -191,7 +192,7 @@ class Supervisor:
         programs = make_programs(
             self._settings, self._identity.work_dir, lambda: {slot.code for slot in self._holdings.slots}
         )
-        settings = SlotSettings.of(self._settings, self._machine.memory_total_bytes, programs)
+        settings = SlotSettings.of(self._settings, self._machine, self._devices, programs)
         slots = [self._make_slot(index, devices, settings) for index, devices in enumerate(self._devices)]
         self._holdings.slots = slots
         results = await asyncio.gather(*(slot.start() for slot in slots), return_exceptions=True)
@@ -232,6 +233,7 @@ class Supervisor:
 
     def _make_link(self, advertised: tuple[str, int]) -> Link:
         registration = registration_of(self._settings, self._identity, advertised, self._devices)
+        registration.slot_memory_bytes = slot_memory_bytes(self._settings, self._machine, self._devices)
         common = (self._settings, self._holdings, registration, self._wire_metrics, self.drain)
         if self._settings.dispatch == "pull":
             return SessionLink(*common)

@@ -163,6 +163,14 @@ def worker(
             help="Host memory that runs may leave behind before it is replaced. Default: 10% of the machine's.",
         ),
     ] = None,
+    executor_memory_max: Annotated[
+        str | None,
+        typer.Option(
+            "--executor-memory-max",
+            metavar="SIZE|PERCENT",
+            help="Host memory that a run may have; more is out of memory. Default: no limit.",
+        ),
+    ] = None,
     max_parameters: Annotated[
         int | None,
         typer.Option("--max-parameters", metavar="N", help="Largest model. Default: no cap."),

@@ -18,6 +18,7 @@ import traceback
 
 from tenure.worker.executor.cleanup import Cleanup, adopt_orphans
 from tenure.worker.executor.watchdog import start_watchdog
+from tenure.worker.host_memory import limit_this_process
 from tenure.worker.pipe import Message, PipeBroken, receive_frame
 
 
@@ -28,6 +29,8 @@ def main() -> int:
     start_watchdog(arguments.pipe, arguments.supervisor)
     os.set_inheritable(arguments.pipe, False)
     faulthandler.enable()
+    if arguments.memory_max:
+        limit_this_process(arguments.memory_max)
     _leave_signals_to_the_supervisor()
     _append_working_directory()
     return _Executor(arguments).serve()
@@ -44,6 +47,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--devices", default="cpu", help="as torch names them, separated by commas")
     parser.add_argument("--checkpoints", required=True, help="URL")
     parser.add_argument("--max-parameters", type=int, default=0)
+    parser.add_argument("--memory-max", type=int, default=0, help="bytes; 0: no limit")
     return parser.parse_args()
 
 

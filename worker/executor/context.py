@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tenure.common import limits
 from tenure.worker.checkpoint.handle import ExecutorCheckpoints, RegisteredCheckpoint
 from tenure.worker.checkpoint.interval import CheckpointPolicy
 from tenure.worker.checkpoint.writer import WrittenCheckpoint
-from tenure.worker.evaluator import EvaluationTask
+from tenure.worker.evaluator import EvaluationTask, ExpectedMemory
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.pipe import Message
 
@@ -89,6 +90,10 @@ class RunContext:
         self._outbox.send(
             {"type": "log", "run": self._run, "event": str(event)[:_EVENT_CHARS_MAX], "fields": fields_sent}
         )
+
+    def expect_memory(self, expected: ExpectedMemory) -> None:
+        """Have the supervisor know it, even if it is the kernel that ends the run."""
+        self._outbox.send({"type": "memory", "run": self._run, "expected": asdict(expected)})
 
     def _finite(self, metrics: Mapping[str, float]) -> dict[str, float]:
         finite: dict[str, float] = {}

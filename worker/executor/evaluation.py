@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 from tenure.common import limits
 from tenure.common.errors import InvalidInput
 from tenure.common.spec import Config
+from tenure.worker import host_memory
 from tenure.worker.checkpoint.handle import RegisteredCheckpoint
 from tenure.worker.checkpoint.interval import CheckpointPolicy
 from tenure.worker.evaluator import EvaluationTask, Evaluator, Result, Stopped
@@ -26,7 +28,7 @@ _TRACEBACK_CHARS_MAX = 8 * 1024
 # Of RuntimeErrors: torch has a class only for what its CUDA allocator refuses.
 _OUT_OF_MEMORY = re.compile(
     r"CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
-    r"|DefaultCPUAllocator: (can't allocate|not enough) memory"
+    r"|DefaultCPUAllocator: (can't allocate|not enough) memory|std::bad_alloc"
 )
 # The context of the device is broken for the whole process.
 _DEVICE_LOST = re.compile(r"CUDA error|device-side assert|CUDNN_STATUS_EXECUTION_FAILED|NCCL error|HIP error")
@@ -68,6 +70,7 @@ def carry_out(
         policy=CheckpointPolicy(**message.get("checkpoint_policy", {})),
     )
     leftovers.callback(context.checkpoint.close)
+    _forget_peaks()
     try:
         ending = _ending_of(run, evaluator, task, context)
         if ending["type"] == "stopped" or ending.get("retryable"):
@@ -75,6 +78,7 @@ def carry_out(
             context.checkpoint.wait()
     except BaseException as error:  # noqa: BLE001 - translated: what the writing thread could not do
         ending = _failure(run, error)
+    ending["peak_bytes"] = _peak_bytes(context.device)
     context.checkpoint.abandon()
     context.checkpoint.send_costs()
     return ending
@@ -175,7 +179,7 @@ def _is_retryable(error: BaseException) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     if not isinstance(error, RuntimeError):
         return False
@@ -183,6 +187,22 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if torch_class is not None and isinstance(error, torch_class):
         return True
     return _OUT_OF_MEMORY.search(_text_of(error)) is not None
+
+
+def _forget_peaks() -> None:
+    host_memory.forget_peak()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_bytes(device: str) -> int:
+    """The most memory that the run has had: the GPU's if it was on one, else this process's."""
+    torch: Any = sys.modules.get("torch")
+    if device.startswith("cuda") and torch is not None and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated(device))
+    return host_memory.peak_bytes()
 
 
 def _text_of(error: BaseException) -> str:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tenure.common import operations
 from tenure.common.graph import Node, parse_graph
 from tenure.common.operations import Layer, Pair
-from tenure.worker.torch_eval import layers
 from tenure.common.shapes import NodePlan, Plan, Window, check_parameters, make_plan
+from tenure.worker.torch_eval import layers
 
 
 def build_module(

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from tenure.common.errors import CheckpointError, InvalidConfig
 from tenure.common.spec import Config
+from tenure.worker.out_of_memory import ON_OUT_OF_MEMORY
 
 NUM_EPOCHS_DEFAULT = 10
 BATCH_SIZE_DEFAULT = 64
@@ -138,6 +139,12 @@ OPTIONS: tuple[Option, ...] = (
         most=1024,
     ),
     Option(
+        "on_out_of_memory",
+        "accumulate",
+        "What follows when memory runs out: smaller parts, a slot with more memory, or the task's end; see below.",
+        choices=ON_OUT_OF_MEMORY,
+    ),
+    Option(
         "loader_workers",
         0,
         "Processes that read and augment batches ahead; 0 = none, the training does it itself.",
@@ -195,6 +202,7 @@ class Settings:
     compile: str
     deterministic: str
     micro_batches: int
+    on_out_of_memory: str
     loader_workers: int
     report_every_steps: int
     checkpoint_every_epochs: int

@@ -19,6 +19,7 @@ from tenure.common.estimate import estimate
 from tenure.common.spec import check_config, content_key
 from tenure.worker.evaluator import Context, EvaluationTask, Result, Stopped
 from tenure.worker.torch_eval.builder import build_module, count_parameters
+from tenure.worker.torch_eval.fitting import choose_micro_batches
 from tenure.worker.torch_eval.memory import PeakMemory
 from tenure.worker.torch_eval.numerics import (
     check_device,
@@ -55,6 +56,7 @@ def evaluate(task: EvaluationTask, context: Context) -> Result:
         InvalidConfig: A field, a key of ``extra`` or the data set is wrong. Never retried.
         InvalidSetting: This worker can't do what is asked (a precision, a compilation); another may.
         DivergedTraining: The loss is no longer finite. Never retried.
+        DoesNotFit: There is less memory than the training would take. Counted as out of memory.
         CheckpointError: The checkpoint is of another task, data set or version; or storage can't be read. Nothing is
             started afresh in silence: another attempt may run on a worker that can go on.
     """
@@ -67,9 +69,9 @@ def train(task: EvaluationTask, context: Context, *, micro_batches: int = 0) -> 
     Args:
         task: What is to be evaluated.
         context: What the evaluator is given beside it.
-        micro_batches: In how many parts each batch goes through the network. 0 = as before, if the training is
-            resumed, else as ``config.extra.micro_batches`` says. A resumed training that changes it goes on right, but
-            not to the same last bits; the log says so.
+        micro_batches: In how many parts each batch goes through the network. 0 = as the memory that is free and the
+            task's ends out of memory ask for (``fitting``); where memory suffices, as ``config.extra.micro_batches``
+            says. A resumed training that changes it goes on right, but not to the same last bits; the log says so.
     """
     check_config(task.config)
     asked = resolve(task.config)
@@ -79,13 +81,14 @@ def train(task: EvaluationTask, context: Context, *, micro_batches: int = 0) -> 
     split = load_split(settings.dataset, settings.dataset_extra, settings.val_fraction, settings.split_seed)
     recorded = 0 if saved is None else int(saved["environment"]["threads"])
     threads = choose_threads(settings.threads, recorded)
+    parts = micro_batches or choose_micro_batches(task, context, settings, split, device, saved)
     compiling = compilation() if settings.compile == "on" else contextlib.nullcontext()
     with reproducible(device, threads, settings.deterministic == "on"), compiling:
         run = _Run(task, context, settings, split, device, threads)
         try:
             if saved is not None:
                 run.resume(saved)
-            run.divide_batches(micro_batches)
+            run.divide_batches(parts)
             return run.carry_out()
         finally:
             run.close()

@@ -188,8 +188,9 @@ def test_a_limit_chooses_the_fewest_micro_batches() -> None:
     assert got.micro_batches_for(64, got.training_bytes(64) - 1) == 2
     assert got.micro_batches_for(64, got.training_bytes(64, 8)) == 8
     assert got.micro_batches_for(64, got.training_bytes(64), at_least=4) == 4
-    assert got.micro_batches_for(48, got.training_bytes(48, 48)) == 48
-    assert got.micro_batches_for(64, got.training_bytes(64, 64) - 1) is None
+    assert got.micro_batches_for(48, got.training_bytes(48, 24)) == 24
+    assert got.micro_batches_for(64, got.training_bytes(64, 32) - 1) is None
+    assert got.micro_batches_for(1, got.training_bytes(1)) == 1
     assert got.micro_batches_for(64, got.fixed_bytes) is None
 
 

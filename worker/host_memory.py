@@ -1,0 +1,136 @@
+"""The host's memory as one process sees it: what it could still have, what it took at most, whom the kernel killed.
+
+Linux only; elsewhere nothing is known, and nothing is limited.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+_KIB = 1024
+
+
+def limit_this_process(bytes_max: int) -> None:
+    """From now on this process, and each that it starts, gets no more than so much memory of its own.
+
+    What counts is memory that can be written and isn't shared (``VmData``): code, files that are mapped and GPU memory
+    don't. Asking for more fails, as if the machine had no more.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        bytes_max = min(bytes_max, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (bytes_max, hard))
+
+
+def free_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int | None:
+    """What this process could allocate now: the least of its limits, its cgroup's and the machine's; None: unknown."""
+    found = [*_left_by_limits(proc), *_left_by_cgroup(proc, cgroups)]
+    if (available := _field(proc / "meminfo", "MemAvailable")) is not None:
+        found.append(available * _KIB)
+    return max(0, min(found)) if found else None
+
+
+def forget_peak(proc: Path = _PROC) -> None:
+    """Begin to count anew, where the kernel can."""
+    try:
+        (proc / "self/clear_refs").write_text("5")
+    except OSError:
+        # Not Linux, or not allowed: the peak is since the process began then.
+        return
+
+
+def peak_bytes(proc: Path = _PROC) -> int:
+    """The most resident memory this process has had, since :func:`forget_peak` where that works."""
+    if (highest := _field(proc / "self/status", "VmHWM")) is not None:
+        return highest * _KIB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * _KIB
+
+
+def total_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+    """What this process and its like may have together: the machine's memory, or its cgroup's; 0: unknown."""
+    total = (_field(proc / "meminfo", "MemTotal") or 0) * _KIB
+    limits = [limit for limit, _, _ in _cgroup_figures(proc, cgroups)]
+    return min([total, *limits]) if total else 0
+
+
+def kernel_kills(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+    """How many processes the kernel has killed for want of memory: of this one's cgroup, else of the whole machine.
+
+    It rises before the signal is sent: who finds a process killed and this number risen knows why.
+    """
+    for directory, second_version in _memory_cgroups(proc, cgroups):
+        name = "memory.events" if second_version else "memory.oom_control"
+        if (kills := _field(directory / name, "oom_kill")) is not None:
+            return kills
+    return _field(proc / "vmstat", "oom_kill") or 0
+
+
+def _left_by_limits(proc: Path) -> Iterator[int]:
+    for limit, field in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
+        soft, _ = resource.getrlimit(limit)
+        used = _field(proc / "self/status", field)
+        if soft != resource.RLIM_INFINITY and used is not None:
+            yield soft - used * _KIB
+
+
+def _left_by_cgroup(proc: Path, cgroups: Path) -> Iterator[int]:
+    for limit, used, files in _cgroup_figures(proc, cgroups):
+        # Files that nobody has used lately are dropped when memory is wanted.
+        yield limit - used + files
+
+
+def _cgroup_figures(proc: Path, cgroups: Path) -> Iterator[tuple[int, int, int]]:
+    """(limit, used, of it files that can be dropped) of a cgroup with a limit."""
+    for directory, second_version in _memory_cgroups(proc, cgroups):
+        names = (
+            ("memory.max", "memory.current") if second_version else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
+        limit, used = (_number(directory / name) for name in names)
+        files = _field(directory / "memory.stat", "inactive_file" if second_version else "total_inactive_file")
+        # Without a limit the first version says a number near 2**63.
+        if limit is not None and used is not None and limit < 2**60:
+            yield limit, used, files or 0
+
+
+def _memory_cgroups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, bool]]:
+    """Directories that may be this process's memory cgroup, and whether of the second version.
+
+    Inside a container the paths in ``/proc`` may be the host's; its own cgroup then is at the root of what it sees.
+    """
+    try:
+        lines = (proc / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            second_version = not controllers
+            root = cgroups if second_version else cgroups / "memory"
+            for directory in (root / path.lstrip("/"), root):
+                if (directory / ("memory.events" if second_version else "memory.oom_control")).exists():
+                    yield directory, second_version
+                    break
+
+
+def _field(path: Path, name: str) -> int | None:
+    """The number behind ``name`` in a file of lines ``name: number`` or ``name number``."""
+    try:
+        found = re.search(rf"^{name}:?\s+(\d+)", path.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
