@@ -32,29 +32,35 @@ async def store_and_worker_kill(scene: Scene) -> None:
     """SIGKILL to the store's server and to a worker at one time."""
     name = await scene.pick_worker()
     async with scene.striking("store_and_worker_kill", [name]):
-        pid = scene.fleet.store_pid
-        os.kill(pid, signal.SIGKILL)
+        pid = _signal_store(scene, signal.SIGKILL)
         await scene.fleet.kill_worker(name)
         await scene.fleet.store_is_back(pid)
     await scene.fleet.replace_worker(name)
 
 
 async def _end_store(scene: Scene, number: signal.Signals) -> None:
-    pid = scene.fleet.store_pid
-    os.kill(pid, number)
+    pid = _signal_store(scene, number)
     await asyncio.sleep(scene.chance.choice((0.0, 0.0, 2.0)))
     await scene.fleet.store_is_back(pid)
+
+
+def _signal_store(scene: Scene, number: signal.Signals) -> int:
+    """Which process got it. It may have just died by itself, of a disk that was full a moment ago: then it is dead."""
+    pid = scene.fleet.store_pid
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+    return pid
 
 
 @fault("progress", "state")
 async def store_pause(scene: Scene) -> None:
     """SIGSTOP to the store's server, and SIGCONT."""
-    pid = scene.fleet.store_pid
     seconds = scene.chance.choice((0.5, 3.0))
     async with scene.striking("store_pause", seconds=seconds):
-        os.kill(pid, signal.SIGSTOP)
+        pid = _signal_store(scene, signal.SIGSTOP)
         await asyncio.sleep(seconds)
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 @fault("progress", "state")
