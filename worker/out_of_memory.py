@@ -16,9 +16,10 @@ ON_OUT_OF_MEMORY = ("accumulate", "elsewhere", "fail")
 
 # What C and C++ libraries print before they end the process because they got no memory.
 _LAST_WORDS = re.compile(
-    r"std::bad_alloc|libgomp: Out of memory|OpenBLAS : Program is Terminated. Because you tried to allocate too many memory"
-    r"|OpenBLAS warning: .*memory|DefaultCPUAllocator: (can't allocate|not enough) memory|MemoryError"
+    r"std::bad_alloc|libgomp: Out of memory|OpenBLAS.*(Memory allocation still failed|tried to allocate too many memory)"
+    r"|DefaultCPUAllocator: (can't allocate|not enough) memory|MemoryError"
 )
+_LAST_CHARS = 4096
 # 128 + SIGKILL: what shells and container runtimes make of a process that was killed.
 _KILLED_CODE = 137
 _INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
@@ -33,9 +34,9 @@ class ExpectedMemory:
         limit_bytes: What it could have now.
         batch_size: Rows in a batch.
         micro_batches: In how many parts a batch goes through the network.
-        on_out_of_memory: What follows if memory runs out all the same. ``accumulate``: the task is tried again anywhere,
-            and the evaluator, told ``task.out_of_memory``, takes less. ``elsewhere``: it is tried again on a slot with
-            more memory than this one's. ``fail``: it fails.
+        on_out_of_memory: What follows if memory runs out all the same. ``accumulate``: the task is tried again
+            anywhere, and the evaluator, told ``task.out_of_memory``, takes less. ``elsewhere``: it is tried again on a
+            slot with more memory than this one's. ``fail``: it fails.
     """
 
     estimated_bytes: int = 0
@@ -73,6 +74,6 @@ def died_for_memory(exit_signal: int, exit_code: int, log_tail: str, kernel_kill
     """
     if (exit_signal == signal.SIGKILL or exit_code == _KILLED_CODE) and kernel_kills > 0:
         return "the kernel killed it for want of memory"
-    if (exit_signal or exit_code) and (said := _LAST_WORDS.search(log_tail)):
+    if (exit_signal or exit_code) and (said := _LAST_WORDS.search(log_tail[-_LAST_CHARS:])):
         return f"it printed {said[0]!r}"
     return ""

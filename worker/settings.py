@@ -130,8 +130,8 @@ class WorkerSettings(BaseSettings):
     (``2GiB``) or a share of the machine's memory. 0: never."""
 
     executor_memory_max: str = "0"
-    """The most host memory that one executor may have: bytes (``8GiB``) or a share of the machine's (``25%``); above that
-    a run is out of memory instead of the machine. 0: no limit. Hazard: torch alone takes some 300 MB."""
+    """The most host memory that one executor may have: bytes (``8GiB``) or a share of the machine's (``25%``); above
+    that a run is out of memory, not the machine. 0: no limit. Hazard: torch alone takes some 300 MB."""
 
     max_parameters: int = Field(0, ge=0)
     """The largest model the evaluator may build, in parameters. 0: no cap."""

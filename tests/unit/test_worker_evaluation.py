@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,9 @@ def test_what_can_be_no_result_is_refused_and_never_retried(returned: Any, says:
         (DivergedTraining("x"), False, False, ""),
         (MasterUnavailable("x"), True, False, ""),
         (MemoryError(), True, True, "out_of_memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True, True, "out_of_memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), True, False, ""),
+        (RuntimeError("std::bad_alloc"), True, True, "out_of_memory"),
         (RuntimeError("CUDA error: out of memory"), True, True, "out_of_memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True, True, "out_of_memory"),
         (RuntimeError("CUDA error: device-side assert triggered"), True, False, "device_lost"),

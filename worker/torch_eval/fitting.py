@@ -113,7 +113,7 @@ def _explanation(
     else:
         hint = f"; on_out_of_memory is {settings.on_out_of_memory}, so its batches are not divided further"
     return (
-        f"training would take about {show_bytes(needed)} and {show_bytes(free)} of {place} are free: weights, gradients "
-        f"and optimizer {show_bytes(cost.fixed_bytes)}, each row of a batch of {batch_size} "
+        f"training would take about {show_bytes(needed)} and {show_bytes(free)} of {place} are free: weights, "
+        f"gradients and optimizer {show_bytes(cost.fixed_bytes)}, each row of a batch of {batch_size} "
         f"{show_bytes(cost.peak_bytes)}{hint}"
     )
