@@ -6,7 +6,7 @@ import inspect
 
 import typer
 
-from tenure.client.cli import dead, searches, tasks, workers
+from tenure.client.cli import architecture, dead, searches, tasks, workers
 from tenure.client.cli.demo import demo
 from tenure.client.cli.fsck import fsck
 from tenure.client.cli.master import master
@@ -33,6 +33,11 @@ Exit codes:
 """
 
 _GROUPS = {
+    "architecture": (
+        architecture.app,
+        "Check an architecture and estimate its cost, without a master.",
+        "tenure architecture check network.json --input 1,28,28 --classes 10",
+    ),
     "tasks": (
         tasks.app,
         "Submit, list, show, follow, cancel and requeue tasks.",

@@ -168,7 +168,7 @@ def worker(
         typer.Option(
             "--executor-memory-max",
             metavar="SIZE|PERCENT",
-            help="Host memory that a run may have; more is out of memory. Default: no limit.",
+            help="Host memory that a run may have; more is out of memory. Default: 0, any.",
         ),
     ] = None,
     max_parameters: Annotated[

@@ -28,6 +28,7 @@ COMMANDS = {
     "stats",
     "fsck",
     "version",
+    "architecture check",
     *(f"tasks {verb}" for verb in ("submit", "list", "show", "logs", "cancel", "requeue")),
     *(f"dead {verb}" for verb in ("list", "show", "requeue")),
     *(f"searches {verb}" for verb in ("list", "show", "set", "pause", "resume", "cancel", "wait")),
