@@ -35,7 +35,5 @@ def servable_classes(classes: Mapping[str, Requirements], capabilities: Capabili
     given the tasks that others can't run.
     """
     fitting = [name for name, requirements in classes.items() if capabilities.meets(requirements)]
-    fitting.sort(
-        key=lambda name: (-classes[name].gpus, -classes[name].memory_bytes, -len(classes[name].labels), name)
-    )
+    fitting.sort(key=lambda name: (-classes[name].gpus, -classes[name].memory_bytes, -len(classes[name].labels), name))
     return tuple(fitting)

@@ -34,6 +34,7 @@ def evaluate_request(grant: Grant, lease_ttl_ms: int) -> worker_pb2.EvaluateRequ
         epoch=grant.epoch,
         search=grant.search,
         attempt=grant.attempt,
+        out_of_memory=grant.out_of_memory,
         checkpoints=[checkpoint_message(each) for each in grant.checkpoints],
         timeout_ms=grant.timeout_ms,
         progress_deadline_ms=grant.progress_deadline_ms,
@@ -130,7 +131,14 @@ def attempt_message(record: AttemptRecord) -> tenure_pb2.AttemptRecord:
         steps_start=evidence.steps_start,
         steps_end=evidence.steps_end,
         duration_seconds=evidence.duration_seconds,
+        memory=_memory_report(evidence.memory) if evidence.memory else None,
     )
+
+
+def _memory_report(memory: Mapping[str, int]) -> tenure_pb2.MemoryReport:
+    # A newer master of the same store may have kept more.
+    known = tenure_pb2.MemoryReport.DESCRIPTOR.fields_by_name
+    return tenure_pb2.MemoryReport(**{name: value for name, value in memory.items() if name in known})
 
 
 def search_message(view: SearchView) -> tenure_pb2.Search:

@@ -45,6 +45,7 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
     _check_range(request.num_gpus, "num_gpus", 0, limits.SLOTS_MAX)
     _check_range(request.slots, "slots", 0, limits.SLOTS_MAX)
     _check_range(request.gpus_per_slot, "gpus_per_slot", 0, limits.SLOTS_MAX)
+    _check_range(request.slot_memory_bytes, "slot_memory_bytes", 0, limits.SLOT_MEMORY_BYTES_MAX)
     _check_labels(request.labels)
     if len(request.host.encode()) > 255 or not request.host.isprintable():
         raise InvalidInput("is no host name", field="host", given=request.host, expected="at most 255 bytes")
@@ -66,6 +67,7 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
         "dispatch": dispatch,
         "version": request.version[:50],
         "accepts_code": "1" if request.accepts_code else "",
+        "slot_memory_bytes": str(request.slot_memory_bytes),
         "tails": "1" if session and request.tails else "0",
         # Of the process before; the first heartbeat says them anew.
         "gpus": "",
@@ -76,7 +78,7 @@ def read_registration(request: worker_pb2.RegisterRequest, peer: str, *, session
         fields["session"] = secrets.token_hex(8)
     gpus = gpus_per_slot(request.num_gpus, slots, request.gpus_per_slot)
     fields["gpus_per_slot"] = str(gpus)
-    capabilities = Capabilities(gpus, dict(request.labels), request.accepts_code)
+    capabilities = Capabilities(gpus, dict(request.labels), request.accepts_code, request.slot_memory_bytes)
     return Registration(
         worker_id, request.instance_id, request.host, request.port, slots, capabilities, dispatch, fields
     )
