@@ -12,10 +12,10 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint proto compat chaos simulate mutants acceptance model bench docs clean
+.PHONY: help setup demo test lint proto compat chaos simulate mutants acceptance model bench bench-checkpoint docs clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## create .venv with all that development needs (the other targets do it by themselves)
 	@scripts/setup test
@@ -62,6 +62,9 @@ model: setup ## the protocol, checked exhaustively by spin (ARGS=--help)
 
 bench: setup ## measure Tenure (BENCH=bench/… only that one, ARGS=… for it)
 	@for script in $(or $(BENCH),$(wildcard bench/*.py)); do $(BIN)/python "$$script" $(ARGS) || exit 1; done
+
+bench-checkpoint: setup ## what checkpoints cost a training, beside torch.save and beside none: ten minutes (ARGS=--help)
+	@$(BIN)/python bench/checkpoint.py $(ARGS)
 
 clean: ## remove the environments, caches and builds that make has created
 	@rm -rf $(VENV) .make .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

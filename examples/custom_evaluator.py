@@ -4,8 +4,8 @@
     python examples/custom_evaluator.py
 
 An evaluator is a function that workers import by name. This one shows all it needs to survive: it loads the last
-checkpoint, saves one now and then, reports how far it is, and stops when it is told to. Kill the worker: another one
-goes on from the last checkpoint.
+checkpoint, saves one whenever that is worth its cost, reports how far it is, and stops when it is told to. Kill the
+worker: another one goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 
 from tenure.client import Client
-from tenure.worker.evaluator import Context, EvaluationTask, Stopped
+from tenure.worker.evaluator import Context, EvaluationTask, StepCheckpointer
 
 STEPS = 2_000
 
@@ -25,15 +25,14 @@ def evaluate(task: EvaluationTask, context: Context) -> Mapping[str, float]:
     rate = task.config.learning_rate or 1e-3
     state = context.checkpoint.load() or {"step": 0, "x": asked["x"], "y": asked["y"]}
     x, y = state["x"], state["y"]
+    steps = StepCheckpointer(context, lambda: {"step": step, "x": x, "y": y})
     for step in range(state["step"] + 1, STEPS + 1):
         slope_x, slope_y = -2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)
         x, y = x - rate * slope_x, y - rate * slope_y
         if step % 500 == 0:
-            context.checkpoint.save({"step": step, "x": x, "y": y}, step=step)
             context.report(step, {"value": rosenbrock(x, y)}, total_steps=STEPS)
-        if context.should_stop:
-            context.checkpoint.save({"step": step, "x": x, "y": y}, step=step)
-            raise Stopped
+        # Saves when a checkpoint is due; when the run is to stop it saves, and raises Stopped.
+        steps.after(step)
     return {"fitness": -rosenbrock(x, y), "x": x, "y": y}
 
 

@@ -1,7 +1,7 @@
 """Trainings for tests: small networks, a context on real storage, and a process that dies at a chosen point.
 
 Run as a program (``python trainings.py DIRECTORY JSON``) it goes on with the training in DIRECTORY; JSON may name
-``kill_at_look``: at so many looks at ``should_stop`` it kills itself.
+``kill_at_look``: at so many looks at ``should_stop`` it kills itself; and ``ranks``: the CPU stands for so many devices.
 """
 
 from __future__ import annotations
@@ -76,7 +76,12 @@ def task_of(architecture: str = STATEFUL, extra: Mapping[str, str] | None = None
 
 
 class PromptCheckpoints(ExecutorCheckpoints):
-    """Every save is on storage when it returns: a test that counts looks and saves must not depend on a thread."""
+    """Every save is on storage when it returns: a test that counts looks and saves must not depend on a thread.
+
+    Nor on the clock: a new best can always be afforded.
+    """
+
+    affordable = True
 
     def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None, wait: bool = False) -> None:
         super().save(state, step=step, score=score, wait=True)
@@ -97,6 +102,7 @@ class StorageContext:
     stop_at_look: int = 0
     kill_at_look: int = 0
     device: str = "cpu"
+    devices: tuple[str, ...] = ("cpu",)
     max_parameters: int = 0
     looks: int = 0
     reports: list[tuple[int, dict[str, float], int]] = field(default_factory=list)
@@ -169,7 +175,8 @@ def main(arguments: Sequence[str]) -> None:
     directory, given = Path(arguments[0]), json.loads(arguments[1])
     extra = given["config"].pop("extra")
     task = task_of(given["architecture"], extra, **given["config"])
-    result = evaluate(task, StorageContext(directory, kill_at_look=given.get("kill_at_look", 0)))
+    devices = ("cpu",) * given.get("ranks", 1)
+    result = evaluate(task, StorageContext(directory, kill_at_look=given.get("kill_at_look", 0), devices=devices))
     (directory / "metrics.json").write_text(json.dumps(dict(result.metrics)))
 
 

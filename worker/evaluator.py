@@ -102,6 +102,13 @@ class CheckpointHandle(Protocol):
         while an earlier save is still being written. What you save without asking is saved all the same.
         """
 
+    @property
+    def affordable(self) -> bool:
+        """Whether a save now would cost at most the worker's ``--checkpoint-overhead`` since the last one.
+
+        Sooner true than :attr:`due`: for a state that is worth more than its place in time, such as a new best.
+        """
+
     def save(self, state: Mapping[str, Any], *, step: int, score: float | None = None, wait: bool = False) -> None:
         """Copy the state, and have it written and registered in the background.
 
@@ -203,10 +210,12 @@ class MemoryCheckpoints:
     Attributes:
         saved: (step, copy of the state) of each save.
         due: What the evaluator is told; set it to try what it does then.
+        affordable: Likewise.
     """
 
     saved: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
     due: bool = False
+    affordable: bool = True
 
     def load(self) -> Mapping[str, Any] | None:
         """The last one saved."""

@@ -54,6 +54,26 @@ _RUN_BUCKETS = (0.1, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 360
 _GAP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30, 300)
 
 
+_CHECKPOINT_COUNTERS = (
+    ("saved", "checkpoints_saved", "Checkpoints written."),
+    ("failures", "checkpoint_failures", "Checkpoints that could not be written."),
+    (
+        "superseded",
+        "checkpoints_superseded",
+        "Checkpoints never written because a newer one came before their turn.",
+    ),
+    (
+        "skipped",
+        "checkpoints_skipped",
+        "Registered checkpoints that were missing or damaged when a run resumed.",
+    ),
+    ("bytes_written", "checkpoint_written_bytes", "Bytes of checkpoints written."),
+    ("write_seconds", "checkpoint_write_seconds", "Time spent writing checkpoints, beside the training."),
+    ("stall_seconds", "checkpoint_stall_seconds", "Time for which trainings were held up by their checkpoints."),
+    ("read_seconds", "checkpoint_read_seconds", "Time spent reading checkpoints."),
+)
+
+
 class Instruments:
     """What is counted when it happens. ``registry`` is what /metrics exports."""
 
@@ -86,36 +106,11 @@ class Instruments:
             ["kind"],
             registry=registry,
         )
-        self.checkpoints = Counter("tenure_worker_checkpoints_saved", "Checkpoints written.", registry=registry)
-        self.checkpoint_failures = Counter(
-            "tenure_worker_checkpoint_failures", "Checkpoints that could not be written.", registry=registry
-        )
-        self.checkpoints_skipped = Counter(
-            "tenure_worker_checkpoints_skipped",
-            "Registered checkpoints that were missing or damaged when a run resumed.",
-            registry=registry,
-        )
-        self.checkpoint_bytes = Counter(
-            "tenure_worker_checkpoint_written_bytes", "Bytes of checkpoints written.", registry=registry
-        )
-        self.checkpoints_superseded = Counter(
-            "tenure_worker_checkpoints_superseded",
-            "Checkpoints never written because a newer one came before their turn.",
-            registry=registry,
-        )
-        self.checkpoint_write_seconds = Counter(
-            "tenure_worker_checkpoint_write_seconds",
-            "Time spent writing checkpoints, beside the training.",
-            registry=registry,
-        )
-        self.checkpoint_stall_seconds = Counter(
-            "tenure_worker_checkpoint_stall_seconds",
-            "Time for which trainings were held up by their checkpoints.",
-            registry=registry,
-        )
-        self.checkpoint_read_seconds = Counter(
-            "tenure_worker_checkpoint_read_seconds", "Time spent reading checkpoints.", registry=registry
-        )
+        # By the field of CheckpointCounters.
+        self._checkpoint_counters = {
+            field: Counter(f"tenure_worker_{name}", meaning, registry=registry)
+            for field, name, meaning in _CHECKPOINT_COUNTERS
+        }
         self.checkpoint_size_bytes = Gauge(
             "tenure_worker_checkpoint_size_bytes", "Size of the last checkpoint.", registry=registry
         )
@@ -167,16 +162,7 @@ class Instruments:
     def checkpoint_costs(self, run: Run, costs: Mapping[str, float]) -> None:
         """The run's checkpoints have cost so much in all (the fields of CheckpointCounters)."""
         before = self._costs.get(run.number, {})
-        for name, counter in (
-            ("saved", self.checkpoints),
-            ("failures", self.checkpoint_failures),
-            ("skipped", self.checkpoints_skipped),
-            ("bytes_written", self.checkpoint_bytes),
-            ("superseded", self.checkpoints_superseded),
-            ("write_seconds", self.checkpoint_write_seconds),
-            ("stall_seconds", self.checkpoint_stall_seconds),
-            ("read_seconds", self.checkpoint_read_seconds),
-        ):
+        for name, counter in self._checkpoint_counters.items():
             counter.inc(max(0.0, costs.get(name, 0) - before.get(name, 0)))
         self._costs[run.number] = dict(costs)
 

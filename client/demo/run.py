@@ -27,7 +27,14 @@ from tenure.common.errors import InvalidSetting, TenureError, UnknownSearch
 
 # Small networks, so that a trial takes seconds on one core.
 SPACE = CnnSpace(blocks_max=2, filters=(8, 16, 32), dense_units=(0, 32, 64), dropout_max=0.3)
-CONFIG = {"dataset": "digits", "num_epochs": 10, "batch_size": 64, "learning_rate": 0.003}
+CONFIG = {
+    "dataset": "digits",
+    "num_epochs": 10,
+    "batch_size": 64,
+    "learning_rate": 0.003,
+    # A training takes seconds: no checkpoint would be worth it, and the worker that is killed is to leave one.
+    "extra": {"checkpoint_every_epochs": "1"},
+}
 _LOOK_SECONDS = 0.1
 # When a search that does not come to its end is given up: many times what a slow machine needs.
 _SECONDS_BASE = 240.0

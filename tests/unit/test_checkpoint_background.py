@@ -84,6 +84,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         run.handle.close()
 
 
+def writing_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "tenure-checkpoints"]
+
+
 def files(base: Path) -> list[Path]:
     return [path for path in base.rglob("*") if path.is_file()]
 
@@ -233,7 +237,7 @@ def test_what_is_given_up_while_it_is_written_leaves_nothing(
     run.handle.close()
     assert run.announced == []
     assert files(tmp_path) == []
-    assert not [thread for thread in threading.enumerate() if thread.name == "tenure-checkpoints"]
+    assert not writing_threads()
     run.handle.save({"n": 3}, step=3)
     assert run.announced == [], "nothing begins any more"
 
@@ -253,6 +257,7 @@ def test_given_up_just_before_it_would_be_announced_it_is_deleted(
 
     monkeypatch.setattr(local, "os", LateOs())
     run.handle.save({"n": 1}, step=1)
+    run.handle.wait()
     run.handle.close()
     assert run.announced == []
     assert files(tmp_path) == []
@@ -328,24 +333,32 @@ def test_a_run_that_is_over_waits_for_nothing_and_announces_nothing_after_its_en
             raise Hopeless
         return {"fitness": 1.0}
 
+    def open_the_gate() -> None:
+        slow.gate.set()
+        wait_for(lambda: not writing_threads(), what="the writing thread notices that it is over")
+
     # The gate opens only once the ending has been sent.
-    sent = _carry_out(evaluate, tmp_path, after=slow.gate.set)
+    sent = _carry_out(evaluate, tmp_path, after=open_the_gate)
     assert _types(sent) == ["failed" if hopeless else "done"]
     assert sent[-1]["type"] in ("failed", "done")
     assert files(tmp_path / "checkpoints") == []
-    assert not [thread for thread in threading.enumerate() if thread.name == "tenure-checkpoints"]
+    assert not writing_threads()
 
 
 def test_due_once_it_is_worth_it_and_not_while_one_is_written(start: Callable[..., Run], slow: GatedOs) -> None:
     now = 1000.0
     run = start(policy=CheckpointPolicy(0.01, 24 * 3600.0), clock=lambda: now)
     assert not run.handle.due
-    now += 100
-    assert not run.handle.due, "the first costs a tenth of a second, they say: due after 131 s"
-    now += 60
+    now += 1.9
+    assert not run.handle.affordable
+    now += 50
+    assert run.handle.affordable, "a fiftieth of a second in two"
+    assert not run.handle.due, "the first costs a fiftieth of a second, they say: due after 59 s"
+    now += 10
     assert run.handle.due
     run.handle.save({"n": 1}, step=1)
     now += 10_000
+    assert not run.handle.affordable
     assert not run.handle.due, "not before the last one is written"
     slow.gate.set()
     run.handle.wait()
@@ -360,3 +373,4 @@ def test_without_an_allowance_none_is_ever_due(start: Callable[..., Run]) -> Non
     run = start(policy=CheckpointPolicy(overhead=0.0), clock=lambda: now)
     now = 1e9
     assert not run.handle.due
+    assert not run.handle.affordable

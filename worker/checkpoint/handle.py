@@ -109,9 +109,15 @@ class ExecutorCheckpoints:
     @property
     def due(self) -> bool:
         """Whether a save is worth its cost now; false while an earlier one is being written."""
-        if self._writer.busy:
-            return False
-        return self._clock() - self._saved_at >= self._policy.interval_seconds(self._cost.seconds)
+        return self._has_passed(self._policy.interval_seconds(self._cost.seconds))
+
+    @property
+    def affordable(self) -> bool:
+        """Whether a save now stays within the allowance, due or not; false while an earlier one is being written."""
+        return self._has_passed(self._policy.pause_seconds(self._cost.seconds))
+
+    def _has_passed(self, seconds: float) -> bool:
+        return not self._writer.busy and self._clock() - self._saved_at >= seconds
 
     def load(self) -> Mapping[str, Any] | None:
         """The state of the newest checkpoint that is whole, or None.

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 OVERHEAD_DEFAULT = 0.01
 # Until something is known: a worker loses one run in a day of running.
 PRIOR_SECONDS_BETWEEN_LOSSES = 24 * 3600.0
-# What a run's first checkpoint is taken to cost: with the rest at its defaults it is due after about two minutes.
-FIRST_COST_SECONDS = 0.1
+# What a run's first checkpoint is taken to cost, as a small network's does: with the rest at its defaults it is due
+# after a minute, and can be afforded after two seconds.
+FIRST_COST_SECONDS = 0.02
 # Of each new measurement in the cost that counts: one slow write must not decide for hours.
 _NEWEST_SHARE = 0.5
 
@@ -46,12 +47,13 @@ class CheckpointPolicy:
 
     def interval_seconds(self, cost_seconds: float) -> float:
         """Between two checkpoints of such a cost: Daly's optimum, or longer if that would cost more than allowed."""
-        if self.overhead <= 0:
-            return math.inf
         return max(
-            daly_interval_seconds(cost_seconds, self.mean_seconds_between_losses),
-            cost_seconds / self.overhead,
+            daly_interval_seconds(cost_seconds, self.mean_seconds_between_losses), self.pause_seconds(cost_seconds)
         )
+
+    def pause_seconds(self, cost_seconds: float) -> float:
+        """The least time between two checkpoints of such a cost."""
+        return cost_seconds / self.overhead if self.overhead > 0 else math.inf
 
 
 class CostEstimate:

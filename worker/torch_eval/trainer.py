@@ -221,10 +221,12 @@ class _Run:
         return forced or self._context.checkpoint.due
 
     def _epoch_is_worth_saving(self) -> bool:
-        """A new best is to be kept, by the master; the rest is for resuming, as far as it is worth its cost."""
+        """A new best is to be kept if it can be afforded; the rest is for resuming, as far as it is worth its cost."""
         training, every = self._training, self._settings.checkpoint_every_epochs
+        checkpoint = self._context.checkpoint
         forced = every > 0 and (training.epochs_done % every == 0 or training.finished)
-        return forced or training.best_epoch == training.epochs_done or self._context.checkpoint.due
+        is_best = training.best_epoch == training.epochs_done
+        return forced or checkpoint.due or (is_best and checkpoint.affordable)
 
     def _save(self, *, wait: bool = False) -> None:
         """Of an epoch in progress there is no score: nothing was measured after its batches."""

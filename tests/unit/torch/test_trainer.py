@@ -116,6 +116,12 @@ def test_a_checkpoint_that_is_due_is_saved_within_the_epoch(tmp_path: Path) -> N
     assert stands == [*((0, batch) for batch in range(1, 7)), (1, 0), *((1, batch) for batch in range(1, 7)), (2, 0)]
 
 
+def test_a_new_best_that_can_not_be_afforded_is_not_saved(tmp_path: Path) -> None:
+    (context := MemoryContext(tmp_path)).checkpoint.affordable = False
+    evaluate(task_of(extra={"checkpoint_every_epochs": "0"}, **FAST), context)
+    assert context.checkpoint.saved == []
+
+
 def test_stopped_at_an_epochs_end_the_checkpoint_has_its_score(tmp_path: Path) -> None:
     extra = {"checkpoint_every_epochs": "0", "optimizer": "sgd", "momentum": "0", "gamma": "0", "schedule": "step"}
     context = StorageContext(tmp_path, stop_at_look=17)
