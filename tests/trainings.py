@@ -1,7 +1,8 @@
 """Trainings for tests: small networks, a context on real storage, and a process that dies at a chosen point.
 
 Run as a program (``python trainings.py DIRECTORY JSON``) it goes on with the training in DIRECTORY; JSON may name
-``kill_at_look``: at so many looks at ``should_stop`` it kills itself; and ``ranks``: the CPU stands for so many devices.
+``kill_at_look``: at so many looks at ``should_stop`` it kills itself; and ``ranks``: for how many devices the CPU
+stands.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Loader:
                 yield self._reader[plan]
             return
         self._plans = plans
-        with _signals_ignored():
+        with signals_ignored():
             batches = iter(self._processes)
         yield from batches
 
@@ -142,7 +142,7 @@ def _ignore_signals(_: int) -> None:
 
 
 @contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
+def signals_ignored() -> Iterator[None]:
     """What is spawned within the block is born deaf to them, too."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -29,6 +29,7 @@ from tenure.worker.torch_eval.numerics import (
     seed_everything,
 )
 from tenure.worker.torch_eval.options import Settings, resolve
+from tenure.worker.torch_eval.parallel import lead
 from tenure.worker.torch_eval.precision import compilation
 from tenure.worker.torch_eval.split import Split, load_split
 from tenure.worker.torch_eval.training import Training
@@ -127,7 +128,9 @@ class _Run:
         self._settings = settings
         self._split = split
         self._device = device
-        self._environment = environment(device, threads)
+        # Each has at least two rows of a batch.
+        devices = context.devices[: max(1, settings.batch_size // 2)]
+        self._environment = environment(device, threads) | {"ranks": len(devices)}
         self._peak_memory = PeakMemory(device)
         seed_everything(settings.seed)
         module = build_module(
@@ -135,7 +138,20 @@ class _Run:
         )
         self._params = count_parameters(module)
         self._flops = estimate(task.architecture, split.input_shape, split.num_classes).flops
-        self._training = Training(settings, split, module, device)
+        if len(devices) == 1:
+            self._training = Training(settings, split, module, device)
+        else:
+            self._training = lead(
+                task.architecture,
+                settings,
+                split,
+                module,
+                devices,
+                threads=threads,
+                max_parameters=context.max_parameters,
+                work_dir=context.work_dir,
+            )
+            context.log("training.parallel", ranks=len(devices))
         self._resumed_from = 0
         self._saved_at = (0, 0)
         self._saved_time = self._reported_time = time.monotonic()

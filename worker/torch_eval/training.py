@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -127,7 +128,7 @@ class Training:
         for inputs, targets in self._loader.batches(plans):
             rate = learning_rate(self.settings, self.epochs_done, self.batches_done, self.batch_count)
             set_learning_rate(self._optimizer, rate)
-            self._train_on(self._send(inputs), self._send(targets))
+            self._train_on(inputs, targets)
             self.batches_done += 1
             if self.batches_done % _LOOK_EVERY_BATCHES == 0:
                 _ = self.running_metrics
@@ -239,19 +240,28 @@ class Training:
         return logits.float()
 
     def _train_on(self, inputs: Tensor, targets: Tensor) -> None:
-        rows = len(targets)
-        # At least two rows in a part: batch normalisation can't take one.
-        parts = min(self.micro_batches, max(1, rows // 2))
         self._optimizer.zero_grad(set_to_none=True)
-        for some_inputs, some_targets in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
-            logits = self._predict(some_inputs)
-            loss = F.cross_entropy(logits, some_targets, label_smoothing=self.settings.label_smoothing)
-            # The batch's loss is the mean over its rows.
-            self._precision.backward(loss if parts == 1 else loss * (len(some_targets) / rows))
+        self._accumulate(self._send(inputs), self._send(targets), len(targets))
+        self._precision.step(self._optimizer, self._parameters, self.settings.gradient_clip)
+
+    def _accumulate(self, inputs: Tensor, targets: Tensor, batch_rows: float) -> None:
+        """Add what these rows have of the gradients of the batch's loss, which is the mean over ``batch_rows``."""
+        # At least two rows in a part: batch normalisation can't take one.
+        parts = min(self.micro_batches, max(1, len(targets) // 2))
+        pairs = zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True)
+        for number, (some_inputs, some_targets) in enumerate(pairs, start=1):
+            with self._part(last=number == parts):
+                logits = self._predict(some_inputs)
+                loss = F.cross_entropy(logits, some_targets, label_smoothing=self.settings.label_smoothing)
+                share = len(some_targets) / batch_rows
+                self._precision.backward(loss if share == 1 else loss * share)
             self._rows_seen += len(some_targets)
             self._loss_sum += loss.detach().double() * len(some_targets)
             self._correct += (logits.detach().argmax(dim=1) == some_targets).sum()
-        self._precision.step(self._optimizer, self._parameters, self.settings.gradient_clip)
+
+    def _part(self, *, last: bool) -> AbstractContextManager[None]:
+        """What one part's forward and backward pass run in."""
+        return nullcontext()
 
     def _send(self, batch: Tensor) -> Tensor:
         if batch.device == self.device:
