@@ -76,6 +76,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--strikes {given.strikes}: give at least 1")
     if given.minutes is not None and not given.minutes > 0:
         parser.error(f"--minutes {given.minutes:g}: give more than 0")
+    if given.logs and given.logs.exists() and any(given.logs.iterdir()):
+        parser.error(f"argument --logs: {given.logs} is not empty: name a new directory")
     return given
 
 
