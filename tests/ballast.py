@@ -1,4 +1,5 @@
-"""The real torch evaluator beside something that takes memory no estimate knows of."""
+"""Evaluators for tests of memory: the real torch one beside something that takes memory no estimate knows of, and one
+that simply takes a lot."""
 
 from __future__ import annotations
 
@@ -35,3 +36,11 @@ def evaluate(task: EvaluationTask, context: Context) -> Result:
 
     beside: Any = BallastContext(context)
     return train(task, beside)
+
+
+def hungry(task: EvaluationTask, context: Context) -> dict[str, float]:
+    """Takes ``config.extra.bytes``, wants another slot if it can't have them."""
+    wanted = int(task.config.extra["bytes"])
+    context.expect_memory(ExpectedMemory(estimated_bytes=wanted, on_out_of_memory="elsewhere"))
+    held = bytearray(wanted)
+    return {"fitness": float(len(held))}

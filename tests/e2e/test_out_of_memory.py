@@ -8,14 +8,12 @@ from typing import Any
 
 import ballast
 import pytest
-from cluster import Cluster
+from cluster import ARCHITECTURE, Cluster
 from graphs import chain, node, text
 
 from tenure.client import RetryPolicy
 from tenure.client.cli.task_page import print_task
 from tenure.common.estimate import estimate
-
-pytestmark = pytest.mark.torch
 
 ROWS = 1024
 # Wide, cheap, and each relu keeps its result for the gradient.
@@ -30,6 +28,7 @@ GRAPH = chain(
 CONFIG = {"num_epochs": 1, "batch_size": ROWS, "dataset": "digits", "extra": {"threads": "1"}}
 
 
+@pytest.mark.torch
 async def test_a_training_that_ran_out_of_memory_succeeds_in_smaller_parts(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,6 +65,35 @@ async def test_a_training_that_ran_out_of_memory_succeeds_in_smaller_parts(
     assert f"batches of {ROWS} in {last.memory.micro_batches} parts\n" in shown
     (replaced, *_) = [line for line in json_lines(cluster) if line["event"] == "executor.replaced"]
     assert replaced["reason"] == "out_of_memory"
+    assert await cluster.fsck() == []
+
+
+async def test_a_task_goes_to_a_slot_with_more_memory(cluster: Cluster) -> None:
+    """It waits for one: the small slot, which is free, is not given it again."""
+    wanted = 300 * 2**20
+    await cluster.add_worker("small", evaluator="ballast:hungry", executor_memory_max="200MiB")
+    search = cluster.client.search("hungry", retry=RetryPolicy(base_ms=0, max_ms=0))
+    config = {"extra": {"bytes": str(wanted)}}
+    one, other = await asyncio.to_thread(
+        search.submit_many,
+        [
+            {"architecture": ARCHITECTURE, "config": config},
+            # Behind it in the queue: once it has ended, the small slot has looked for tasks again.
+            {"architecture": ARCHITECTURE, "config": {"extra": {"bytes": "1000"}}},
+        ],
+    )
+    await asyncio.to_thread(other.result, 60)
+    task = (await cluster.records([one.task_id]))[one.task_id]
+    assert task.state == "QUEUED"
+    assert task.requirements.memory_bytes >= wanted
+    await cluster.add_worker("large", evaluator="ballast:hungry", executor_memory_max="1GiB")
+    await cluster.all_ended("hungry")
+    task = (await cluster.records([one.task_id]))[one.task_id]
+    assert [(each.worker_id, each.outcome) for each in task.attempt_records] == [
+        ("small", "out_of_memory"),
+        ("large", "success"),
+    ]
+    assert task.attempt_records[0].memory.estimated_bytes == wanted
     assert await cluster.fsck() == []
 
 

@@ -53,10 +53,14 @@ def choose_micro_batches(
     plan = make_plan(parse_graph(task.architecture), split.input_shape, split.num_classes)
     check_parameters(plan, context.max_parameters)
     cost = estimate_plan(plan, optimizer=settings.optimizer, precision=settings.precision)
-    batch_size = min(settings.batch_size, len(split.train.targets))
+    # Each of several devices has its part of the batch; on a CPU that stands for several, all are in one memory.
+    ranks = len(context.devices[: max(1, settings.batch_size // 2)])
+    batch_size = -(-min(settings.batch_size, len(split.train.targets)) // ranks)
     aside = _beside_training(cost, settings, split, device)
     holes = 1.0 if device.type == "cuda" else 1 + _HOLES_RATIO
     free = free_bytes(device)
+    if free is not None and device.type != "cuda":
+        free //= ranks
     before = settings.micro_batches if saved is None else int(saved["micro_batches"])
 
     parts: int | None = before
@@ -74,7 +78,7 @@ def choose_micro_batches(
         ExpectedMemory(
             estimated_bytes=needed,
             limit_bytes=free or 0,
-            batch_size=batch_size,
+            batch_size=batch_size * ranks,
             micro_batches=told,
             on_out_of_memory=settings.on_out_of_memory,
         )

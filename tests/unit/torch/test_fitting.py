@@ -46,12 +46,17 @@ def room_for(parts: int) -> int:
 
 
 def chosen(
-    monkeypatch: pytest.MonkeyPatch, asked: EvaluationTask, free: int | None, saved: Any = None, most: int = 0
+    monkeypatch: pytest.MonkeyPatch,
+    asked: EvaluationTask,
+    free: int | None,
+    saved: Any = None,
+    most: int = 0,
+    devices: tuple[str, ...] = ("cpu",),
 ) -> tuple[int, MemoryContext]:
     monkeypatch.setattr(fitting, "free_bytes", lambda device: free)
     settings = resolve(asked.config)
     split = load_split(settings.dataset, {}, settings.val_fraction, settings.split_seed)
-    context = MemoryContext(Path(), max_parameters=most)
+    context = MemoryContext(Path(), max_parameters=most, devices=devices)
     return fitting.choose_micro_batches(asked, context, settings, split, torch.device("cpu"), saved), context
 
 
@@ -74,6 +79,15 @@ def test_twice_as_many_for_each_run_that_had_too_little(monkeypatch: pytest.Monk
 def test_a_resumed_training_goes_on_with_no_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(monkeypatch, task(), room_for(1), {"micro_batches": 4})[0] == 4
     assert chosen(monkeypatch, task(3), room_for(1), {"micro_batches": 4})[0] == 8
+
+
+def test_several_ranks_share_a_batch_and_the_hosts_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    four = ("cpu",) * 4
+    found, context = chosen(monkeypatch, task(), 4 * room_for(4), devices=four)
+    assert found == 1, "each has a quarter of the batch"
+    assert context.expected_memory is not None
+    assert context.expected_memory.batch_size == BATCH
+    assert chosen(monkeypatch, task(), 4 * room_for(16), devices=four)[0] == 4
 
 
 def test_a_batch_is_no_larger_than_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
