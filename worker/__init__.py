@@ -14,4 +14,6 @@ The path of a task through the files:
 Around it: ``main.py`` is the process, ``supervisor.py`` its life from start to drain, ``link.py`` and ``channels.py``
 what both ways to a master share, ``serving.py`` what is listened on, ``settings.py`` and ``identity.py`` who this
 worker is, ``scratch.py`` and ``output.py`` what a run leaves behind, ``metrics.py`` and ``machine.py`` what is seen.
+GPUs: ``gpus.py`` finds and asks them, ``devices.py`` deals them out to slots, ``gpu_watch.py`` hears of their errors,
+``xids.py`` and ``slot_health.py`` judge whether a slot may go on; ``leaks.py`` whether its executor may.
 """

@@ -3,7 +3,8 @@
 It imports the evaluator once and stays warm. It may import torch and never imports grpc; it knows nothing of masters
 and leases, only the pipe to its supervisor (``tenure.worker.pipe``). Start it as ``python -m tenure.worker.executor``.
 
-* ``__main__.py``: start-up, the loop over evaluations, and what is cleared away between them
+* ``__main__.py``: start-up, and the loop over evaluations
+* ``cleanup.py``: what is cleared away between two of them, and what can't be
 * ``evaluation.py``: one evaluation, from its message to the message that says how it ended
 * ``context.py``: what the evaluator is given
 * ``outbox.py``: messages to the supervisor

@@ -36,8 +36,8 @@ _FREEZING_RUNS = 2
 _LOOK_SECONDS = 0.01
 _NAMES_MAX = 20
 _SERVING_LATER_RUNS = ("resource_tracker", "forkserver", "compile_worker")
-# fsspec keeps one thread for all object stores, and asyncio's executor in it looks up names.
-_THREADS_KEPT = ("tenure-", "fsspecIO", "asyncio_")
+# fsspec keeps one thread for all object stores, and asyncio's executor in it looks up names; tqdm one for all bars.
+_THREADS_KEPT = ("tenure-", "fsspecIO", "asyncio_", "tqdm_monitor")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
