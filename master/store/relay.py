@@ -56,10 +56,10 @@ class Relay:
             try:
                 await self._listen_once(by_channel)
             except (TimeoutError, RedisError, OSError, StoreUnavailable) as error:
-                # Without it everything else works: once is worth a warning (no permission for channels, say).
-                level = log.debug if self._complained else log.warning
-                level("relay.interrupted", error=str(error))
-                self._complained = True
+                if not self._complained:
+                    # Without it everything else works: once is worth a warning (no permission for channels, say).
+                    log.warning("relay.interrupted", error=str(error))
+                    self._complained = True
                 await asyncio.sleep(random.uniform(0.05, _PAUSE_SECONDS_MAX))
 
     async def _listen_once(self, by_channel: Mapping[str, Handle]) -> None:
