@@ -124,7 +124,7 @@ class Sweeper:
             )
             self._metrics.workers.labels(status, worker.fields.get("mode", "active")).inc()
             if status == "live":
-                slots += worker.number("slots")
+                slots += worker.number("slots") - worker.number("slots_cordoned")
                 busy += worker.number("slots_busy")
         self._metrics.worker_slots.labels("busy").set(busy)
         self._metrics.worker_slots.labels("free").set(max(0.0, slots - busy))
