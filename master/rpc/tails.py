@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -68,6 +69,32 @@ class Tail:
             reader.set()
 
 
+@dataclass
+class _Asked:
+    """What other masters, and this one, want of a run that is here.
+
+    Attributes:
+        end: The place behind the last piece that came from its worker.
+        until: How long each master's question counts, by master id.
+        places: How far each had come when it asked last.
+    """
+
+    end: int = 0
+    until: dict[str, float] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+
+    def note(self, question: worker_pb2.TailRequest) -> bool:
+        """Take a question; whether its master needs what was sent before: it is new, or has missed a piece."""
+        now = time.monotonic()
+        master_id = question.reply_to
+        known = self.until.get(master_id, 0.0) >= now
+        # What was on its way to it when it asked last has come by now.
+        missed = question.place < self.end and self.places.get(master_id) == question.place
+        self.until[master_id] = now + question.keep_ms / 1000
+        self.places[master_id] = question.place
+        return not known or missed
+
+
 class Tails:
     """All tails of a master, those that are followed here and those of workers whose sessions are here.
 
@@ -88,8 +115,8 @@ class Tails:
         self._tails: dict[RunKey, Tail] = {}
         self._followers: dict[str, set[asyncio.Event]] = {}
         self._count = 0
-        # Who wants pieces of a run that is here: master id -> until when. By (worker, run).
-        self._wanted: dict[tuple[str, RunKey], dict[str, float]] = {}
+        # By (worker, run).
+        self._asked: dict[tuple[str, RunKey], _Asked] = {}
         self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(OUTBOX_MAX)
         self._join = asyncio.Event()
 
@@ -151,9 +178,9 @@ class Tails:
     async def _keep_asking(self) -> None:
         while True:
             now = time.monotonic()
-            for wanted_key, masters in list(self._wanted.items()):
-                if all(until < now for until in masters.values()):
-                    del self._wanted[wanted_key]
+            for asked_key, asked in list(self._asked.items()):
+                if all(until < now for until in asked.until.values()):
+                    del self._asked[asked_key]
             self._join.clear()
             for tail in list(self._tails.values()):
                 if not tail.last:
@@ -185,24 +212,25 @@ class Tails:
     def take_piece(self, worker_id: str, piece: worker_pb2.TailPiece) -> None:
         """A worker whose session is here sends something: to everybody who asked for it."""
         key = (piece.task_id, piece.epoch)
-        masters = self._wanted.get((worker_id, key), {})
-        if len(piece.data) > PIECE_BYTES_MAX or not masters:
+        asked = self._asked.get((worker_id, key))
+        if len(piece.data) > PIECE_BYTES_MAX or asked is None:
             return
+        asked.end = max(asked.end, piece.place + len(piece.data))
         now = time.monotonic()
-        for master_id, until in list(masters.items()):
+        for master_id, until in asked.until.items():
             if until < now:
-                del masters[master_id]
-            elif master_id == self._master_id:
+                continue
+            if master_id == self._master_id:
                 self._take(piece)
             elif not self._outbox.full():
                 self._outbox.put_nowait((_inbox(master_id), piece.SerializeToString()))
         if piece.last:
-            del self._wanted[worker_id, key]
+            del self._asked[worker_id, key]
 
     def forget_worker(self, worker_id: str) -> None:
         """Its session here is over: its next one, here or elsewhere, is asked anew."""
-        for wanted_key in [each for each in self._wanted if each[0] == worker_id]:
-            del self._wanted[wanted_key]
+        for asked_key in [each for each in self._asked if each[0] == worker_id]:
+            del self._asked[asked_key]
 
     def _pass_on(self, question: worker_pb2.TailRequest) -> bool:
         """Ask the worker if it is here; False if it isn't."""
@@ -211,17 +239,14 @@ class Tails:
             return False
         if session.can_tail:
             key = (question.task_id, question.epoch)
-            masters = self._wanted.setdefault((question.worker_id, key), {})
-            now = time.monotonic()
-            resume = masters.get(question.reply_to, 0.0) < now
-            masters[question.reply_to] = now + question.keep_ms / 1000
+            asked = self._asked.setdefault((question.worker_id, key), _Asked())
             session.tail(
                 worker_pb2.TailRequest(
                     task_id=question.task_id,
                     epoch=question.epoch,
                     keep_ms=question.keep_ms,
                     place=question.place,
-                    resume=resume,
+                    resume=asked.note(question),
                 )
             )
         return True

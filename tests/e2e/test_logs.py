@@ -56,6 +56,7 @@ class Broker:
     def __init__(self, root: Path, masters: Masters) -> None:
         self.root = root
         self.masters = masters.all
+        self.server = masters.server
         self.addresses = ",".join(master.address for master in self.masters)
         self.near, self.far = (Client(master.address, timeout_seconds=60) for master in self.masters)
         # Workers are of one test.
@@ -197,6 +198,25 @@ async def test_a_follower_survives_his_master_and_that_of_the_worker(mortal_brok
     # Nothing twice and nothing lost: the worker goes on where the follower was.
     assert follower.lines == [*part(1, 0), *part(1, 1), *part(1, 2), *LAST]
     assert follower.runs == [(1, "only")]
+
+
+async def test_what_the_store_has_lost_on_the_way_is_sent_again(mortal_broker: Broker, tmp_path: Path) -> None:
+    broker, server = mortal_broker, mortal_broker.server
+    await broker.add_worker("only")
+    handle = await broker.submit(lines="3", gates=f"{tmp_path}/a,{tmp_path}/b")
+    near, far = Follower(broker.near, handle.task_id), Follower(broker.far, handle.task_id)
+    for follower in (near, far):
+        await follower.has("1.0.2")
+    await asyncio.to_thread(server.kill)
+    (tmp_path / "a").touch()
+    # At the worker's own master nothing is missing. What that sends to the other one is lost.
+    await near.has("1.1.2")
+    await asyncio.to_thread(server.start)
+    await far.has("1.1.2")
+    (tmp_path / "b").touch()
+    for follower in (near, far):
+        assert (await follower.end()).state is TaskState.SUCCEEDED
+        assert follower.lines == [*part(1, 0), *part(1, 1), *part(1, 2), *LAST]
 
 
 async def test_a_flood_costs_its_followers_lines_and_nobody_anything_else(broker: Broker, tmp_path: Path) -> None:
