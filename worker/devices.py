@@ -85,14 +85,14 @@ def deal_out(
 def best_slot(slots: Sequence[Slot], request: worker_pb2.EvaluateRequest) -> Slot | None:
     """Which of the slots that could take a task should take this one; None if none could.
 
-    One that has the task's code loaded, then one whose first GPU is the ``gpu_id`` that a MorphML master wishes for (0
-    also means no wish). A wish is never waited for: which GPUs are used is the worker's business.
+    One that has loaded what the task is evaluated with, then one whose first GPU is the ``gpu_id`` that MorphML masters
+    wish for (0 also means no wish). A wish is never waited for: which GPUs are used is the worker's business.
     """
     free = [slot for slot in slots if slot.claimable]
     wished = request.config.gpu_id
     return max(
         free,
-        key=lambda slot: (slot.code == request.code, slot.devices.indices[:1] == (wished,), -slot.index),
+        key=lambda slot: (slot.fitting.fits(request), slot.devices.indices[:1] == (wished,), -slot.index),
         default=None,
     )
 

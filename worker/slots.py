@@ -52,6 +52,7 @@ class Slot:
         health: Whether these can be trusted.
         run: The run that it holds, assigned or going on.
         executor: The executor's process, if there is one.
+        fitting: What it evaluates with.
     """
 
     def __init__(
@@ -76,18 +77,13 @@ class Slot:
         self._observer = observer
         self._logs = logs
         self._scratch = scratch
-        self._fitting = Fitting(settings.programs or Programs(Program(settings.evaluator)))
+        self.fitting = Fitting(settings.programs or Programs(Program(settings.evaluator)))
         self._runs_of_executor = 0
         self._leaks = LeakWatch(settings.leak_bytes_max)
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._replaced: ExecutorProcess | None = None
         self._ended_at: float | None = None
         self.idle_gap_seconds: float | None = None
-
-    @property
-    def code(self) -> str:
-        """Digest of the code that its executor runs, or is to run; empty: none that was shipped."""
-        return self._fitting.program.code
 
     @property
     def claimable(self) -> bool:
@@ -107,7 +103,7 @@ class Slot:
         if self.run is not run or self.state is not SlotState.STARTING or run.started_at is not None:
             return False
         self.run = None
-        self._fitting.give_up()
+        self.fitting.give_up()
         return True
 
     def take_incident(self, incident: Incident) -> None:
@@ -162,7 +158,7 @@ class Slot:
             try:
                 self.executor = await self._start_executor()
             except ExecutorUnusable as error:
-                if self._fitting.fall_back():
+                if self.fitting.fall_back():
                     continue
                 self._set_state(SlotState.BROKEN)
                 log.error("executor.unusable", slot=self.index, error=str(error), retry_in_seconds=pause)
@@ -174,7 +170,7 @@ class Slot:
 
     async def _start_executor(self) -> ExecutorProcess:
         executor = await start_executor(
-            self.index, self.devices, self._environment, self._settings, self._fitting.program
+            self.index, self.devices, self._environment, self._settings, self.fitting.program
         )
         self._runs_of_executor = 0
         self._leaks = LeakWatch(self._settings.leak_bytes_max)
@@ -208,10 +204,10 @@ class Slot:
         if run.stop_reason is not None:
             await self._give_back(f"stopped before it started: {run.stop_reason.value}")
             return
-        fitting = await self._fit(run, executor)
-        if fitting is None:
+        fitted = await self._fit(run, executor)
+        if fitted is None:
             return
-        executor = fitting
+        executor = fitted
         try:
             work_dir = self._scratch.begin(run.request)
         except OSError as error:
@@ -239,19 +235,19 @@ class Slot:
 
     async def _fit(self, run: Run, executor: ExecutorProcess) -> ExecutorProcess | None:
         """An executor of what the run's task is evaluated with; None: the run is not to be started any more."""
-        if self._fitting.fits(run.request):
+        if self.fitting.fits(run.request):
             return executor
         self._set_state(SlotState.STARTING)
         try:
-            program = await self._fitting.find(run.request)
+            program = await self.fitting.find(run.request)
             if program is not None and self.run is run:
                 self._replace("other_code", executor)
-                self._fitting.program = program
+                self.fitting.program = program
                 executor = self.executor = await self._start_executor()
         except (CodeUnavailable, OSError) as error:
             await self._stand_aside(error)
         except ExecutorUnusable as error:
-            self._fitting.fall_back()
+            self.fitting.fall_back()
             if self.run is run:
                 await self._end_run(run, error.outcome_of(run))
         return executor if self.run is run and not self.health.cordoned else None

@@ -20,10 +20,12 @@ from typing import Any
 from tenure.common.logs import configure_logs
 from tenure.proto import worker_pb2
 from tenure.worker.devices import SlotDevices
+from tenure.worker.fitting import Fitting
 from tenure.worker.holdings import Holdings, verdict_name
 from tenure.worker.leases import LeaseKey, key_of
 from tenure.worker.link import Contact
 from tenure.worker.metrics import Instruments
+from tenure.worker.programs import Program, Programs
 from tenure.worker.runs import Run, outcome_of
 from tenure.worker.session import SessionLink
 from tenure.worker.settings import load_settings
@@ -58,12 +60,18 @@ class MemorySpool:
         return key in self._pending
 
 
+class NoLogs:
+    """Nothing is printed."""
+
+    listener = None
+
+
 class WaitingSlot:
     """A slot whose evaluations wait for the ``seconds`` that their task says."""
 
     idle_gap_seconds = None
     devices = SlotDevices()
-    code = ""
+    fitting = Fitting(Programs(Program("")))
 
     def __init__(self, index: int, holdings: Holdings, tasks: asyncio.TaskGroup) -> None:
         self.index = index
@@ -130,7 +138,7 @@ class ToldContact(Contact):
 def make_worker(master: str, number: int, slots: int, tasks: asyncio.TaskGroup) -> SessionLink:
     """One worker, but for its executors and its disk."""
     settings = load_settings(master=master, worker_id=f"worker-{number}", slots=slots)
-    holdings = HerdHoldings(settings, Instruments(), MemorySpool(), [], registers_checkpoints=True)
+    holdings = HerdHoldings(settings, Instruments(), MemorySpool(), [], NoLogs(), registers_checkpoints=True)
     registration = worker_pb2.RegisterRequest(
         worker_id=settings.worker_id,
         instance_id=f"{random.getrandbits(64):x}",

@@ -85,7 +85,8 @@ def test_what_can_not_be_dealt_out_is_refused(
 def slot(index: int, gpu: int, *, code: str = "", claimable: bool = True) -> Any:
     """What is looked at of a slot."""
     devices = SlotDevices((str(gpu),), indices=(gpu,))
-    return SimpleNamespace(index=index, devices=devices, code=code, claimable=claimable)
+    fitting = SimpleNamespace(fits=lambda request: request.code == code)
+    return SimpleNamespace(index=index, devices=devices, fitting=fitting, claimable=claimable)
 
 
 @pytest.mark.parametrize(

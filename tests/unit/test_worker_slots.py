@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from tenure.proto import worker_pb2 as pb
+from tenure.worker.devices import SlotDevices
 from tenure.worker.execution import Execution
 from tenure.worker.executor_process import Exited
+from tenure.worker.executor_start import SlotSettings
 from tenure.worker.holdings import Holdings
 from tenure.worker.leases import LeaseKey
 from tenure.worker.metrics import Instruments
@@ -18,7 +20,7 @@ from tenure.worker.output import RunLogs
 from tenure.worker.runs import Run, StopReason
 from tenure.worker.scratch import Scratch, take_leftovers
 from tenure.worker.settings import load_settings
-from tenure.worker.slots import Slot, SlotSettings, SlotState
+from tenure.worker.slots import Slot, SlotState
 from tenure.worker.spool import Spool
 
 
@@ -32,7 +34,7 @@ async def holdings(tmp_path: Path) -> Holdings:
     held.slots = [
         Slot(
             0,
-            device="cpu",
+            devices=SlotDevices(),
             environment={},
             settings=settings,
             observer=held,
