@@ -1,19 +1,26 @@
-"""A real training runs out of memory under a limit, is tried again in smaller parts, and succeeds."""
+"""Memory runs out, under real limits: what is tried again in smaller parts, on a larger slot, and what the kernel ended."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ballast
 import pytest
 from cluster import ARCHITECTURE, Cluster
 from graphs import chain, node, text
+from processes import wait_for
+from worker_process import WorkerProcess
 
 from tenure.client import RetryPolicy
 from tenure.client.cli.task_page import print_task
 from tenure.common.estimate import estimate
+from tenure.worker import host_memory
 
 ROWS = 1024
 # Wide, cheap, and each relu keeps its result for the gradient.
@@ -95,6 +102,60 @@ async def test_a_task_goes_to_a_slot_with_more_memory(cluster: Cluster) -> None:
     ]
     assert task.attempt_records[0].memory.estimated_bytes == wanted
     assert await cluster.fsck() == []
+
+
+JOIN = """
+import os, runpy, sys
+open(sys.argv[1], "w").write(str(os.getpid()))
+runpy.run_module("tenure.worker", None, "__main__")
+"""
+
+
+@pytest.fixture
+def memory_cgroup() -> Iterator[Path]:
+    """A cgroup of 200 MiB without swap, where this process may make one."""
+    parents = [directory for directory, _ in host_memory._memory_cgroups(Path("/proc"), Path("/sys/fs/cgroup"))]
+    if not parents:
+        pytest.skip("no memory cgroup")
+    made = parents[0] / f"tenure-test-{os.getpid()}"
+    limit = "memory.max" if (parents[0] / "memory.events").exists() else "memory.limit_in_bytes"
+    try:
+        made.mkdir()
+        # Of the second version only where the parent hands the controller down.
+        if not (made / limit).exists():
+            made.rmdir()
+            pytest.skip("no memory controller for cgroups of our own")
+        (made / limit).write_text(str(200 * 2**20))
+        for swap, none in (("memory.swap.max", "0"), ("memory.memsw.limit_in_bytes", str(200 * 2**20))):
+            if (made / swap).exists():
+                (made / swap).write_text(none)
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made: {error}")
+    yield made
+    wait_for(lambda: not (made / "cgroup.procs").read_text().split(), what="an empty cgroup")
+    made.rmdir()
+
+
+async def test_an_executor_that_the_kernel_killed_was_out_of_memory(tmp_path: Path, memory_cgroup: Path) -> None:
+    """By a real kernel: the worker lives in a cgroup with less memory than its evaluation takes."""
+    cluster = Cluster(tmp_path)
+    try:
+        worker = cluster.workers["boxed"] = WorkerProcess(tmp_path, "boxed")
+        worker.program = ("-c", JOIN, str(memory_cgroup / "cgroup.procs"))
+        await worker.start(cluster.master.address, evaluator="ballast:hungry")
+        config = {"extra": {"bytes": str(400 * 2**20)}}
+        task = {"architecture": ARCHITECTURE, "config": config, "max_out_of_memory": 1}
+        (handle,) = await asyncio.to_thread(cluster.client.search("boxed").submit_many, [task])
+        await cluster.all_ended("boxed")
+        ended = (await cluster.records([handle.task_id]))[handle.task_id]
+        assert (ended.state, ended.out_of_memory, ended.losses) == ("FAILED", 1, 0), cluster.explain()
+        (record,) = ended.attempt_records
+        assert (record.outcome, record.error_class) == ("out_of_memory", "ExecutorOutOfMemory")
+        assert record.exit_signal == signal.SIGKILL
+        assert "the kernel killed it for want of memory" in record.error_message
+        assert record.memory.estimated_bytes == 400 * 2**20
+    finally:
+        await cluster.destroy()
 
 
 def json_lines(cluster: Cluster) -> list[dict[str, Any]]:
