@@ -11,6 +11,7 @@ so). On a machine with a GPU ``python tests/nvml_double.py`` prints a real one, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -21,6 +22,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pynvml
+
+from tenure.common.logs import configure_logs
+from tenure.worker.gpus import fault_of, figures_of, find_gpus
 
 FOLDER = Path(__file__).resolve().parent / "nvml"
 
@@ -85,16 +89,17 @@ class ReplayedNvml:
 
 
 class RecordingNvml:
-    """The real ``pynvml``, noting what is asked and answered."""
+    """The real ``pynvml``, or what behaves like it, noting what is asked and answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, nvml: Any = pynvml) -> None:
         self.answers: dict[str, Any] = {}
+        self._nvml = nvml
         self._handles: dict[int, str] = {}
         # Kept, so that their ids stay theirs.
         self._named: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
-        real = getattr(pynvml, name)
+        real = getattr(self._nvml, name)
         if not name.startswith("nvml") or not callable(real):
             return real
 
@@ -113,6 +118,8 @@ class RecordingNvml:
     def _plain(self, name: str, answer: Any) -> Any:
         if hasattr(answer, "_fields_"):
             return {field: getattr(answer, field) for field, *_ in answer._fields_}
+        if isinstance(answer, SimpleNamespace):
+            return vars(answer)
         if isinstance(answer, bytes):
             return answer.decode()
         if hasattr(answer, "contents") or "EventSetCreate" in name:
@@ -129,22 +136,28 @@ def replayed(name: str, gates: str = "", answers: dict[str, Any] | None = None) 
     return ReplayedNvml(recording, gates)
 
 
+def recorded(nvml: RecordingNvml) -> dict[str, Any]:
+    """Ask what a worker asks."""
+    for gpu in (gpus := find_gpus(nvml, None)):
+        figures_of(nvml, gpu)
+        fault_of(nvml, gpu)
+    for board in {gpu.index: gpu.board for gpu in gpus}.values():
+        nvml.nvmlDeviceGetIndex(board)
+        with contextlib.suppress(pynvml.NVMLError):
+            events = nvml.nvmlEventSetCreate()
+            nvml.nvmlDeviceRegisterEvents(board, pynvml.nvmlEventTypeXidCriticalError, events)
+            nvml.nvmlEventSetFree(events)
+    return {"about": "Recorded.", "answers": nvml.answers, "events": []}
+
+
 def _error_name(value: int) -> str:
     return next(name for name in dir(pynvml) if name.startswith("NVML_ERROR_") and getattr(pynvml, name) == value)
 
 
 def main() -> None:
-    """Print a recording of this machine."""
-    from tenure.worker.gpus import figures_of, find_gpus
-
-    nvml = RecordingNvml()
-    for gpu in find_gpus(nvml, None):
-        figures_of(nvml, gpu)
-        nvml.nvmlDeviceGetIndex(gpu.board)
-        events = nvml.nvmlEventSetCreate()
-        nvml.nvmlDeviceRegisterEvents(gpu.board, pynvml.nvmlEventTypeXidCriticalError, events)
-        nvml.nvmlEventSetFree(events)
-    json.dump({"about": "recorded", "answers": nvml.answers, "events": []}, sys.stdout, indent=1)
+    """Print a recording of this machine; what is to be said about it goes to stderr."""
+    configure_logs("worker", "console", "info")
+    json.dump(recorded(RecordingNvml()), sys.stdout, indent=1)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from nvml_double import replayed
+from nvml_double import FOLDER, RecordingNvml, ReplayedNvml, recorded, replayed
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
@@ -139,6 +140,17 @@ def test_another_order_of_devices_is_not_followed_in_silence() -> None:
     with capture_logs() as logs:
         Machine(replayed("two_gpus"), {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
     assert [line["event"] for line in logs] == ["machine.gpu_order"]
+
+
+@pytest.mark.parametrize("recording", ["two_gpus", "mig", "dead_at_start", "no_driver"])
+def test_what_is_recorded_can_be_replayed(recording: str) -> None:
+    again = ReplayedNvml(json.loads(json.dumps(recorded(RecordingNvml(replayed(recording))))))
+    assert Machine(again, {}).figures().gpus == Machine(replayed(recording), {}).figures().gpus
+    assert set(again.calls) <= set(json.loads((FOLDER / f"{recording}.json").read_text())["answers"])
+
+
+def test_this_machine_can_be_recorded() -> None:
+    assert "nvmlInit()" in recorded(RecordingNvml())["answers"]
 
 
 def test_the_real_nvml_is_asked_without_harm() -> None:
