@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tenure.common import limits
-from tenure.common.code import check_names, check_reference, top_module
+from tenure.common.code import RESERVED, check_names, check_reference, top_module
 from tenure.common.errors import InvalidCode
 
 IGNORE_FILE = ".tenureignore"
@@ -54,7 +54,8 @@ def pack(path: str | os.PathLike[str], evaluator: str) -> PackedCode:
     Args:
         path: The directory that the module is in; or the package itself (a directory of its name), or a module's file;
             or a wheel, which is shipped as it is.
-        evaluator: Decides which of them it is.
+        evaluator: Decides which of them it is. For one of Tenure's own, as :mod:`tenure.worker.torch_eval`, it is what
+            that is to import, such as a data set: a package if there is an ``__init__.py`` in it, else its directory.
 
     Left out of directories: version control, environments, caches and bytecode, and what their ``.tenureignore`` names
     (a glob in each line, of names, or of paths if there is a ``/`` in it; a ``/`` at its end means directories only).
@@ -77,14 +78,17 @@ def pack(path: str | os.PathLike[str], evaluator: str) -> PackedCode:
         raise InvalidCode(
             f"can't be read: {error.strerror or error}", field="code", given=error.filename or path, expected=_EXPECTED
         ) from None
-    if not _holds(packed.files, module):
+    if top_module(evaluator) != RESERVED and not _holds(packed.files, module):
         raise _no_module(root, module)
     return packed
 
 
 def _files_of_directory(root: Path, module: str) -> dict[str, Path]:
     """Its files by their names in the archive."""
-    if (root / module).is_dir() or any(root.glob(f"{module}.*")):
+    if module == RESERVED:
+        # For an evaluator of Tenure's: a data set of your own, say.
+        prefix = f"{root.name}/" if (root / "__init__.py").is_file() else ""
+    elif (root / module).is_dir() or any(root.glob(f"{module}.*")):
         prefix = ""
     elif root.name == module:
         prefix = f"{module}/"

@@ -320,6 +320,7 @@ class Search:
         request = put_request(self.name, architecture_format=architecture_format, retry=retry, **settings)
         packed = self._code.prepare(request, evaluator, code)
         status = SearchStatus.from_message(self._connection.call("PutSearch", request))
+        self._code.check_taken(request, status)
         with self._format_lock:
             self._code.learn(status, packed)
             self._architecture_format = status.architecture_format or "graph"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tenure.client.code import PackedCode, pack
 from tenure.client.code_upload import accepting_workers, upload
 from tenure.common.code import check_reference
-from tenure.common.errors import InvalidInput, UnknownCode
+from tenure.common.errors import InvalidInput, TenureError, UnknownCode
 from tenure.common.spec import TaskSpec
 from tenure.proto import tenure_pb2
 
@@ -70,6 +70,15 @@ class SearchCode:
             log.info("uploaded %d files of code as %s", len(packed.files), packed.digest)
         request.code = packed.digest
         return packed
+
+    def check_taken(self, request: tenure_pb2.PutSearchRequest, status: SearchStatus) -> None:
+        """A master of an earlier version passes over what it doesn't know; raises TenureError then."""
+        if request.HasField("evaluator") and (request.evaluator, request.code) != (status.evaluator, status.code):
+            raise TenureError(
+                "the master doesn't know that searches may name an evaluator",
+                field="master",
+                expected="update it to this version or a newer one",
+            )
 
     def learn(self, status: SearchStatus, packed: PackedCode | None = None) -> None:
         """What the search names by now, and what this program has shipped for it."""

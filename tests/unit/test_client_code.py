@@ -147,3 +147,12 @@ def test_nothing_is_taken_back_in(package: Path) -> None:
     fill(package, {".tenureignore": "*.md\n!README.md\n"})
     with pytest.raises(InvalidCode, match="can't take anything back in"):
         pack(package, EVALUATOR)
+
+
+def test_what_tenures_own_evaluator_is_to_import(package: Path) -> None:
+    """A data set, say: the evaluator itself is not in it."""
+    built_in = "tenure.worker.torch_eval:evaluate"
+    assert pack(package, built_in) == pack(package, EVALUATOR)
+    (package / "__init__.py").unlink()
+    assert pack(package, built_in).files == ("data/words.txt", "train.py")
+    assert pack(package.parent, built_in).files == ("my_pkg/data/words.txt", "my_pkg/train.py")
