@@ -91,6 +91,8 @@ class WorkerRecord:
         gpus: Its GPUs, as of its last heartbeat; none of a worker that doesn't say.
         slot_list: The same of its slots.
         accepts_code: Whether it is given tasks that name their evaluator.
+        slot_memory_bytes: What a task on one of its slots may use, of the smallest GPU's memory or the host's; 0: it
+            doesn't say, and is given no task that requires memory.
     """
 
     worker_id: str
@@ -120,6 +122,7 @@ class WorkerRecord:
     gpus: tuple[GpuRecord, ...]
     slot_list: tuple[SlotRecord, ...]
     accepts_code: bool
+    slot_memory_bytes: int = 0
 
     @classmethod
     def from_message(cls, message: Any) -> WorkerRecord:
@@ -156,6 +159,7 @@ _WORKER_PLAIN = (
     "tasks_failed",
     "current_task_id",
     "accepts_code",
+    "slot_memory_bytes",
     "leases",
     "gpus_per_slot",
 )

@@ -60,7 +60,8 @@ def task_spec(
             together. A run that takes longer is stopped and counted as an attempt. 0 = no limit.
         progress_deadline_seconds: Longest it may go without a progress report; 0 = no limit.
         delay_seconds: Not before this long from now.
-        requirements: What a worker must have: ``{"gpus": 1, "labels": {"site": "north"}}``.
+        requirements: What a worker must have: ``{"gpus": 1, "labels": {"site": "north"}}``; ``memory_bytes`` is what
+            its slot must have, of its smallest GPU's memory or the host's.
 
     Raises:
         InvalidInput: An argument of the wrong type, or a config field that doesn't exist.

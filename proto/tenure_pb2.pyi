@@ -600,7 +600,7 @@ class WorkerName(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("worker_id", "instance_id", "status", "mode", "host", "port", "slots", "slots_busy", "num_gpus", "gpu_ids", "labels", "dispatch", "version", "registered_unix_ms", "last_seen_ms_ago", "cpu_percent", "memory_percent", "gpu_percent", "gpu_memory_percent", "tasks_completed", "tasks_failed", "current_task_id", "leases", "gpus_per_slot", "gpus", "slot_list", "accepts_code")
+    __slots__ = ("worker_id", "instance_id", "status", "mode", "host", "port", "slots", "slots_busy", "num_gpus", "gpu_ids", "labels", "dispatch", "version", "registered_unix_ms", "last_seen_ms_ago", "cpu_percent", "memory_percent", "gpu_percent", "gpu_memory_percent", "tasks_completed", "tasks_failed", "current_task_id", "leases", "gpus_per_slot", "gpus", "slot_list", "accepts_code", "slot_memory_bytes")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -635,6 +635,7 @@ class Worker(_message.Message):
     GPUS_FIELD_NUMBER: _ClassVar[int]
     SLOT_LIST_FIELD_NUMBER: _ClassVar[int]
     ACCEPTS_CODE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     instance_id: str
     status: str
@@ -662,7 +663,8 @@ class Worker(_message.Message):
     gpus: _containers.RepeatedCompositeFieldContainer[GpuStatus]
     slot_list: _containers.RepeatedCompositeFieldContainer[SlotStatus]
     accepts_code: bool
-    def __init__(self, worker_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., status: _Optional[str] = ..., mode: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., num_gpus: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., dispatch: _Optional[str] = ..., version: _Optional[str] = ..., registered_unix_ms: _Optional[int] = ..., last_seen_ms_ago: _Optional[int] = ..., cpu_percent: _Optional[float] = ..., memory_percent: _Optional[float] = ..., gpu_percent: _Optional[float] = ..., gpu_memory_percent: _Optional[float] = ..., tasks_completed: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., current_task_id: _Optional[str] = ..., leases: _Optional[int] = ..., gpus_per_slot: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[GpuStatus, _Mapping]]] = ..., slot_list: _Optional[_Iterable[_Union[SlotStatus, _Mapping]]] = ..., accepts_code: bool = ...) -> None: ...
+    slot_memory_bytes: int
+    def __init__(self, worker_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., status: _Optional[str] = ..., mode: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., num_gpus: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., dispatch: _Optional[str] = ..., version: _Optional[str] = ..., registered_unix_ms: _Optional[int] = ..., last_seen_ms_ago: _Optional[int] = ..., cpu_percent: _Optional[float] = ..., memory_percent: _Optional[float] = ..., gpu_percent: _Optional[float] = ..., gpu_memory_percent: _Optional[float] = ..., tasks_completed: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., current_task_id: _Optional[str] = ..., leases: _Optional[int] = ..., gpus_per_slot: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[GpuStatus, _Mapping]]] = ..., slot_list: _Optional[_Iterable[_Union[SlotStatus, _Mapping]]] = ..., accepts_code: bool = ..., slot_memory_bytes: _Optional[int] = ...) -> None: ...
 
 class GpuStatus(_message.Message):
     __slots__ = ("gpu", "model", "slots", "utilization", "memory_used_bytes", "memory_total_bytes", "temperature_celsius", "power_watts", "ecc_corrected", "ecc_uncorrected", "throttling", "xid_errors", "last_xid", "fault")

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tenure.client.cli.output import clock, print_pairs, print_table, printable, span
+from tenure.common.estimate import show_bytes
 
 if TYPE_CHECKING:
     from tenure.client import WorkerRecord
@@ -26,6 +27,7 @@ def print_worker(worker: WorkerRecord) -> None:
             ("mode", worker.mode),
             ("slots", f"{worker.slots_busy} of {worker.slots} busy"),
             ("gpus", _gpus_of(worker)),
+            ("slot memory", show_bytes(worker.slot_memory_bytes) if worker.slot_memory_bytes else ""),
             ("leases", str(worker.leases)),
             ("ended", f"{worker.tasks_completed} succeeded, {worker.tasks_failed} failed"),
             ("machine", f"CPU {worker.cpu_percent:.0f} %, memory {worker.memory_percent:.0f} %"),

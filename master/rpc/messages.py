@@ -196,6 +196,7 @@ def worker_message(view: WorkerView, leases: int, lease_ttl_ms: int) -> tenure_p
         gpus=gpu_messages(fields),
         slot_list=slot_messages(fields),
         accepts_code=fields.get("accepts_code") == "1",
+        slot_memory_bytes=capabilities_of(view).memory_bytes,
     )
 
 

@@ -1,4 +1,4 @@
-"""Memory runs out, under real limits: what is tried again in smaller parts, on a larger slot, and what the kernel ended."""
+"""Memory runs out, under real limits: tried again in smaller parts, or on a larger slot; ended by the kernel."""
 
 from __future__ import annotations
 
@@ -101,6 +101,8 @@ async def test_a_task_goes_to_a_slot_with_more_memory(cluster: Cluster) -> None:
         ("large", "success"),
     ]
     assert task.attempt_records[0].memory.estimated_bytes == wanted
+    workers = await asyncio.to_thread(lambda: list(cluster.client.workers()))
+    assert {each.worker_id: each.slot_memory_bytes for each in workers} == {"small": 200 * 2**20, "large": 2**30}
     assert await cluster.fsck() == []
 
 
