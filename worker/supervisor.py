@@ -190,7 +190,9 @@ class Supervisor:
     async def _start_slots(self) -> None:
         """Start every executor; this is where an evaluator that can't be imported is found out."""
         programs = make_programs(
-            self._settings, self._identity.work_dir, lambda: {slot.fitting.program.code for slot in self._holdings.slots}
+            self._settings,
+            self._identity.work_dir,
+            lambda: {slot.fitting.program.code for slot in self._holdings.slots},
         )
         settings = SlotSettings.of(self._settings, self._machine, self._devices, programs)
         slots = [self._make_slot(index, devices, settings) for index, devices in enumerate(self._devices)]

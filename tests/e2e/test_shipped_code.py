@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 import redis
 from cluster import Cluster
+from command_line import CommandLine
 from store_server import StoreServer
 from worker_process import WorkerProcess, eventually
 
@@ -241,6 +242,7 @@ async def test_code_that_the_store_has_lost(opened: tuple[Cluster, redis.Redis],
     assert await cluster.fsck() == []
 
 
+@pytest.mark.long
 async def test_it_is_forgotten_with_the_tasks_that_named_it(
     opened: tuple[Cluster, redis.Redis], tmp_path: Path
 ) -> None:
@@ -253,3 +255,26 @@ async def test_it_is_forgotten_with_the_tasks_that_named_it(
     await eventually(lambda: not store.keys("*code*"), seconds=60, what="the code is forgotten")
     assert await cluster.fsck() == []
     assert (await results(cluster, "t", evaluator=EVALUATOR, code=folder))[0]["version"] == 1
+
+
+def test_from_the_command_line(tenure: CommandLine, tmp_path: Path) -> None:
+    """It is told, once, that the tasks wait: the only worker accepts no code."""
+    folder, file = package(tmp_path, 1), tmp_path / "tasks.jsonl"
+    file.write_text('{"architecture": {"nodes": [{"id": "out", "operation": "flatten"}], "edges": []}}\n')
+    search = ["--search", "shipped-cli"]
+    said = tenure("tasks", "submit", *search, "--evaluator", EVALUATOR, "--code", str(folder), str(file))
+    assert (said.code, said.err.count("no live worker takes tasks that name their evaluator")) == (0, 1)
+    again = tenure("tasks", "submit", *search, str(file), "--output", "json")
+    assert (again.json["created"], again.json["known"]) == (0, 1)
+    assert "no live worker takes" in again.err
+    digest = pack(folder, EVALUATOR).digest
+    shown = tenure("searches", "show", "shipped-cli", "--output", "json").json
+    assert (shown["evaluator"], shown["code"]) == (EVALUATOR, digest)
+    assert f"{EVALUATOR}, code {digest}" in tenure("tasks", "show", again.json["tasks"][0]["task_id"]).out
+    # The workers' own evaluator makes another task of the same line, and that is run.
+    assert tenure("searches", "set", "shipped-cli", "--evaluator", "default").code == 0
+    own = tenure("tasks", "submit", *search, str(file), "--wait", "--output", "json")
+    assert (own.code, own.json["created"]) == (0, 1)
+    assert "no live worker" not in own.err
+    bad = tenure("searches", "set", "shipped-cli", "--evaluator", "other:f", "--code", str(folder))
+    assert (bad.code, "code: holds no module other" in bad.err) == (2, True)
