@@ -40,7 +40,8 @@ class TailCall:
         # The run whose output the client has, as far as it has it.
         self._epoch = request.epoch
         self._place = request.place
-        # Runs of which nothing more comes.
+        # Runs that there is nothing more to ask of; and those of which the client has had everything.
+        self._passed: set[int] = set()
         self._done: set[int] = set()
         self._noted = ""
 
@@ -73,12 +74,12 @@ class TailCall:
     async def _tail_run(self, view: TaskView, news: asyncio.Event) -> None:
         """Send what the present run prints, to its end or, without ``follow``, to what there is now."""
         epoch, worker_id = view.number("epoch"), view.fields.get("worker", "")
-        if epoch in self._done:
+        if epoch in self._passed:
             return
         await self._announce(epoch, worker_id, view.number("attempts") + 1)
         if not await self._can_tail(worker_id):
             await self._note(f"worker {worker_id} can't tail its evaluations: it is pushed to, or of an older version")
-            self._done.add(epoch)
+            self._passed.add(epoch)
             return
         came = asyncio.Event()
         with self._tails.reading((self._task_id, epoch), worker_id, came) as tail:
@@ -94,7 +95,9 @@ class TailCall:
             came.clear()
             await self._send_new(tail)
             if tail.last:
-                self._done.add(tail.key[1])
+                self._passed.add(tail.key[1])
+                if not tail.trouble:
+                    self._done.add(tail.key[1])
                 await self._note(tail.trouble)
                 return
             if over_at is not None and time.monotonic() >= over_at:
@@ -174,9 +177,8 @@ class TailCall:
     # ---- messages ---------------------------------------------------------------------------------------------------
 
     async def _announce(self, epoch: int, worker_id: str, attempt: int) -> None:
-        self._noted = ""
         if epoch != self._epoch:
-            self._epoch, self._place = epoch, 0
+            self._epoch, self._place, self._noted = epoch, 0, ""
             run = tenure_pb2.TailRun(epoch=epoch, worker_id=worker_id, attempt=attempt)
             await self._context.write(Response(run=run))
 

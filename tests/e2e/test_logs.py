@@ -298,13 +298,16 @@ async def test_a_look_at_a_task_that_runs_or_waits_ends_at_once(broker: Broker, 
 async def test_a_worker_that_cannot_tail_is_not_asked(broker: Broker, tmp_path: Path) -> None:
     """One that is pushed to registers like an older one: without a word of tails, and without a session."""
     await broker.add_worker("pushed", dispatch="push")
-    handle = await broker.submit(lines="1", gates=f"{tmp_path}/a")
+    handle = await broker.submit(lines="1", fail="1", gates=f"{tmp_path}/a")
     follower = Follower(broker.near, handle.task_id)
     await asyncio.to_thread(
         wait_for, lambda: any(isinstance(item, LogNote) and "can't tail" in item.text for item in follower.items)
     )
     (tmp_path / "a").touch()
-    assert (await follower.end()).state is TaskState.SUCCEEDED
+    assert (await follower.end()).state is TaskState.FAILED
+    # What the record keeps is all that there is of it.
+    assert [item.recorded for item in follower.items if isinstance(item, LogOutput)] == [True]
+    assert follower.lines[:4] == ["1.0.0", "1.1.0", *LAST[:2]]
 
 
 def tenure(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -34,8 +34,9 @@ _START_SECONDS = 600.0
 _LEAVE_SECONDS = 5.0
 # A collective that hangs for so long without a dead rank is a fault of its own.
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-# From a rank's death until the collective that it is missed in has noticed; gloo takes milliseconds, NCCL may never.
-_NOTICE_SECONDS = 30.0
+# So long may rank 0 be in one step with a rank that is dead. Gloo notices within milliseconds, NCCL may never.
+_NOTICE_SECONDS = 60.0
+_LOOK_SECONDS = 0.2
 _MESSAGE_CHARS_MAX = 4000
 
 Main = Callable[..., None]
@@ -59,6 +60,8 @@ class Ranks:
         self._pipes: list[Connection] = []
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._closing = threading.Event()
+        # Since when rank 0 is where it may wait for another, monotonic seconds.
+        self._waiting_since: float | None = None
         self._wake, self._woken = multiprocessing.Pipe(duplex=False)
         # Spawned: a fork would copy the mutexes of this process's threads in whatever state they are.
         spawning = multiprocessing.get_context("spawn")
@@ -114,7 +117,10 @@ class Ranks:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Within it, what goes wrong because another rank has ended says so."""
+        """Within it rank 0 may wait for the others, and what goes wrong because one of them has ended says so."""
+        outermost = self._waiting_since is None
+        if outermost:
+            self._waiting_since = time.monotonic()
         try:
             yield
         except (RuntimeError, OSError, EOFError) as error:
@@ -122,6 +128,9 @@ class Ranks:
                 raise
             self._raise_cause(error)
             raise
+        finally:
+            if outermost:
+                self._waiting_since = None
 
     def close(self) -> None:
         """End them: at once, unless all of them wait for what to do. Waits until they are gone."""
@@ -163,11 +172,12 @@ class Ranks:
         sentinels = {process.sentinel: rank for rank, process in enumerate(self._processes, start=1)}
         ready = multiprocessing.connection.wait([self._wake, *sentinels])
         dead = [rank for sentinel, rank in sentinels.items() if sentinel in ready]
-        if not dead or self._closing.wait(_NOTICE_SECONDS):
-            return
-        sys.stderr.write(f"tenure: rank {dead[0]} of the training has ended, and the others wait for it for ever\n")
-        sys.stderr.flush()
-        os._exit(1)
+        while dead and not self._closing.wait(_LOOK_SECONDS):
+            since = self._waiting_since
+            if since is not None and time.monotonic() - since > _NOTICE_SECONDS:
+                sys.stderr.write(f"tenure: rank {dead[0]} of the training has ended; rank 0 waits for it for ever\n")
+                sys.stderr.flush()
+                os._exit(1)
 
 
 _FAILED = b'{"failed"'

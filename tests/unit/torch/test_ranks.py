@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator
 
 import psutil
@@ -77,3 +78,21 @@ def test_a_deaf_rank_is_killed(start: Start, monkeypatch: pytest.MonkeyPatch) ->
     (process,) = [psutil.Process(pid) for pid in ranks.pids]
     ranks.close()
     wait_for(lambda: not process.is_running(), what="the end of the rank")
+
+
+def test_a_rank_0_that_waits_for_a_dead_one_for_ever_ends_and_says_why(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As NCCL may. Here the end is only noted: it would be that of the tests."""
+    ended = threading.Event()
+    monkeypatch.setattr("tenure.worker.torch_eval.ranks._NOTICE_SECONDS", 0.1)
+    monkeypatch.setattr("os._exit", lambda code: ended.set())
+    ranks = start(2, rank_mains.be_killed)
+    ranks.tell("end")
+    (process,) = [psutil.Process(pid) for pid in ranks.pids]
+    wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    # Elsewhere than in a collective it may take its time.
+    assert not ended.wait(1)
+    with ranks.watched():
+        assert ended.wait(30)
+    assert "rank 1 of the training has ended; rank 0 waits for it for ever" in capfd.readouterr().err
