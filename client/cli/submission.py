@@ -29,7 +29,8 @@ def named_search(client: Client, name: str, evaluator: str | None, code: str | N
     """The search, set to this evaluator and code if any is given; says so if no worker takes such tasks."""
     search = client.search(name, evaluator=evaluator, code=code)
     search.architecture_format()
-    if not search.is_served():
+    # Whoever names an evaluator has it said by the client's log, which goes to stderr.
+    if evaluator is None and not search.is_served():
         print_note(f"search {name}: {NOBODY_ACCEPTS}")
     return search
 
