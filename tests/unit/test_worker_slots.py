@@ -13,6 +13,7 @@ from tenure.worker.devices import SlotDevices
 from tenure.worker.execution import Execution
 from tenure.worker.executor_process import Exited
 from tenure.worker.executor_start import SlotSettings
+from tenure.worker.gpu_watch import Incident
 from tenure.worker.holdings import Holdings
 from tenure.worker.leases import LeaseKey
 from tenure.worker.metrics import Instruments
@@ -20,6 +21,7 @@ from tenure.worker.output import RunLogs
 from tenure.worker.runs import Run, StopReason
 from tenure.worker.scratch import Scratch, take_leftovers
 from tenure.worker.settings import load_settings
+from tenure.worker.slot_health import SlotHealth
 from tenure.worker.slots import Slot, SlotState
 from tenure.worker.spool import Spool
 
@@ -63,6 +65,37 @@ async def test_a_slot_takes_one_run_and_only_when_it_could_start(holdings: Holdi
         slot.assign(run)
     slot.state = SlotState.BROKEN
     assert not slot.claimable
+
+
+async def test_a_slot_is_cordoned_at_the_moment_of_the_incident(holdings: Holdings) -> None:
+    (slot,) = holdings.slots
+    slot.health = SlotHealth(("0",))
+    slot.state = SlotState.FREE
+    slot.take_incident(Incident("1", 79))
+    assert holdings.claimable() == 1, "of another GPU"
+    slot.take_incident(Incident("0", 79))
+    assert holdings.claimable() == 0
+    assert holdings.accept(task("a"), may_wait=False) is None
+    slot.uncordon()
+    assert holdings.claimable() == 1
+
+
+async def test_a_run_that_waits_in_a_slot_that_is_cordoned_is_handed_back(holdings: Holdings) -> None:
+    (slot,) = holdings.slots
+    slot.health = SlotHealth(("0",))
+    slot.state = SlotState.CLEANING
+    run = holdings.accept(task("a"))
+    assert run is not None
+    slot.take_incident(Incident("0", 79))
+    serving = asyncio.create_task(slot.serve())
+    async with asyncio.timeout(5):
+        outcome = await run.ended
+    assert outcome is not None
+    assert outcome.kind == pb.OUTCOME_RELEASE
+    assert "XID 79" in outcome.error_message
+    assert slot.state is SlotState.CORDONED
+    serving.cancel()
+    await asyncio.wait((serving,))
 
 
 async def test_a_run_whose_executor_is_still_starting_is_handed_back_at_once(holdings: Holdings) -> None:
