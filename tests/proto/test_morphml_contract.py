@@ -64,14 +64,14 @@ def test_every_rpc_keeps_its_path_and_messages(service: str, method: str) -> Non
     assert (described.client_streaming, described.server_streaming) == (False, False)
 
 
-def test_the_only_rpc_added_is_the_session_stream() -> None:
+def test_the_rpcs_added_are_the_session_stream_and_shipped_code() -> None:
     rpcs = {
         (service.name, method.name)
         for service in worker_pb2.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
     morphml_rpcs = {(name, method) for name, methods in morphml.SERVICES.items() for method in methods}
-    assert rpcs - morphml_rpcs == {("MasterService", "Session")}
+    assert rpcs - morphml_rpcs == {("MasterService", "Session"), ("MasterService", "GetCode")}
     session = worker_pb2.DESCRIPTOR.services_by_name["MasterService"].methods_by_name["Session"]
     assert (session.client_streaming, session.server_streaming) == (True, True)
 
