@@ -6,6 +6,7 @@
 ``process`` leaves a child process
 ``daemon``  leaves a grandchild that has moved to a session of its own, its parent gone
 ``pool``    leaves a process pool, and uses it in every run
+``joblib``  leaves joblib's workers
 ``thread``  leaves ``count`` threads
 ``lose``    raises the CUDA error ``message``, as torch would, once the file ``gate`` exists
 ``wait``    runs until it is stopped or killed
@@ -60,6 +61,10 @@ def evaluate(task: EvaluationTask, context: Context) -> Result:
             if not _pools:
                 _pools.append(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
             pids.append(_pools[0].submit(os.getpid).result())
+        case "joblib":
+            import joblib
+
+            pids += joblib.Parallel(n_jobs=2)(joblib.delayed(os.getpid)() for _ in range(2))
         case "thread":
             for number in range(int(extra.get("count", "1"))):
                 threading.Thread(target=time.sleep, args=(3600,), name=f"left-{number}", daemon=True).start()

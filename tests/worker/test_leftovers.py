@@ -71,6 +71,17 @@ async def test_an_evaluator_that_keeps_a_pool_still_works(master: ScriptedMaster
     await eventually(lambda: reasons(worker) == ["processes_left"] * 2)
 
 
+async def test_workers_of_joblib_are_left_for_the_next_run(master: ScriptedMaster, worker: WorkerProcess) -> None:
+    await worker.start(master.address, evaluator=EVALUATOR)
+    first = await carry_out(master, "t1", does="joblib")
+    second = await carry_out(master, "t2", does="joblib")
+    assert first["pid"] == second["pid"]
+    assert first["pid"] not in second["pids"]
+    assert set(first["pids"]) & set(second["pids"]), "they are the same"
+    assert [line["processes"] for line in worker.log_lines("executor.left_behind") if line["processes"]] == []
+    assert reasons(worker) == []
+
+
 async def test_threads_are_told_of_and_too_many_cost_the_executor(
     master: ScriptedMaster, worker: WorkerProcess
 ) -> None:

@@ -35,7 +35,8 @@ _ENDING_SECONDS = 0.3
 _FREEZING_RUNS = 2
 _LOOK_SECONDS = 0.01
 _NAMES_MAX = 20
-_SERVING_LATER_RUNS = ("resource_tracker", "forkserver", "compile_worker")
+# By what their command lines say: multiprocessing's, joblib's (whose workers end by themselves when idle), torch's.
+_SERVING_LATER_RUNS = ("resource_tracker", "forkserver", "popen_loky", "compile_worker")
 # fsspec keeps one thread for all object stores, and asyncio's executor in it looks up names; tqdm one for all bars.
 _THREADS_KEPT = ("tenure-", "fsspecIO", "asyncio_", "tqdm_monitor")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
