@@ -1,13 +1,15 @@
 """File-system operations that fail or kill at a chosen one.
 
 The operations are the real ones: only the name ``os`` of the module that writes checkpoints is replaced by a proxy that
-counts the calls. Import ``injected`` where it is used as a fixture.
+counts the calls, or lets them wait. Import ``injected`` and ``slow`` where they are used as fixtures.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,3 +77,42 @@ def steps() -> Iterator[int]:
     """1, 2, 3, …: until the caller has come past the last operation."""
     yield from range(1, 200)
     raise AssertionError("more operations than there can be")
+
+
+class GatedOs:
+    """Passes everything on to ``os``; ``gated`` operations wait for the gate first, and say that they do."""
+
+    def __init__(self, *gated: str) -> None:
+        self.gate, self.reached = threading.Event(), threading.Event()
+        self._gated = gated
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in self._gated:
+            return real
+
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            self.reached.set()
+            assert self.gate.wait(60)
+            return real(*args, **kwargs)
+
+        return operation
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[GatedOs]:
+    """A storage that makes nothing durable before its gate is opened."""
+    gated = GatedOs("fsync")
+    monkeypatch.setattr(local, "os", gated)
+    yield gated
+    gated.gate.set()
+
+
+def writing_threads() -> list[threading.Thread]:
+    """Those that runs have left, or are using."""
+    return [thread for thread in threading.enumerate() if thread.name == "tenure-checkpoints"]
+
+
+def files(base: Path) -> list[Path]:
+    """Every file below."""
+    return [path for path in base.rglob("*") if path.is_file()]

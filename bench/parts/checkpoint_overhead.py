@@ -7,7 +7,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ WITHOUT = CheckpointPolicy(overhead=0.0)
 
 @dataclass
 class Cost:
-    """Of one run: wall seconds, and what its checkpoints took by their own account."""
+    """Of one run: wall and CPU seconds of the process, and what its checkpoints took by their own account."""
 
     seconds: float
+    cpu_seconds: float
     saved: int
     stall_seconds: float
     write_seconds: float
@@ -41,18 +42,24 @@ class Turns:
 
     def lines(self) -> list[str]:
         """Each pair's ratio, their median, and the noise: how far runs without checkpoints differ among themselves."""
-        ratios = [one.seconds / other.seconds for one, other in zip(self.given, self.without, strict=True)]
         bare = [one.seconds for one in self.without]
-        noise = [later / earlier for earlier, later in itertools.pairwise(bare)]
         saved = sum(one.saved for one in self.given)
         stalls = sum(one.stall_seconds for one in self.given) / sum(one.seconds for one in self.given)
         writes = sum(one.write_seconds for one in self.given) / sum(one.seconds for one in self.given)
         return [
             f"runs of {statistics.median(bare):.1f} s, {len(bare)} pairs, {saved} checkpoints of "
             f"{max(one.size_bytes for one in self.given) / 1e6:.1f} MB",
-            f"with / without       median {statistics.median(ratios):.4f}   {_all(ratios)}",
-            f"without / without    median {statistics.median(noise):.4f}   {_all(noise)}" if noise else "",
+            *self._compare("wall", lambda cost: cost.seconds),
+            *self._compare("CPU ", lambda cost: cost.cpu_seconds),
             f"by their own account: held up {100 * stalls:.2f} % of the time, writing beside it {100 * writes:.2f} %",
+        ]
+
+    def _compare(self, title: str, seconds: Callable[[Cost], float]) -> list[str]:
+        ratios = [seconds(one) / seconds(other) for one, other in zip(self.given, self.without, strict=True)]
+        noise = [seconds(later) / seconds(earlier) for earlier, later in itertools.pairwise(self.without)]
+        return [
+            f"{title} with / without     median {statistics.median(ratios):.4f}   {_all(ratios)}",
+            f"{title} without / without  median {statistics.median(noise):.4f}   {_all(noise)}" if noise else "",
         ]
 
 
@@ -92,13 +99,16 @@ class _Context(MemoryContext):
 def _run(directory: Path, policy: CheckpointPolicy, epochs: int, units: int) -> Cost:
     with tempfile.TemporaryDirectory(dir=directory) as place:
         context = _Context(Path(place), policy)
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         evaluate(_task(epochs, units), context)
         context.checkpoint.abandon()
         seconds = time.perf_counter() - started
         context.checkpoint.close()
+        cpu_seconds = time.process_time() - cpu_started
         counters = context.checkpoint.counters
-        return Cost(seconds, counters.saved, counters.stall_seconds, counters.write_seconds, context.size_bytes)
+        return Cost(
+            seconds, cpu_seconds, counters.saved, counters.stall_seconds, counters.write_seconds, context.size_bytes
+        )
 
 
 def _task(epochs: int, units: int) -> EvaluationTask:

@@ -6,47 +6,19 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faulty_os import GatedOs, files, slow, writing_threads
 from processes import wait_for
 
 from tenure.common.errors import InvalidInput
 from tenure.worker.checkpoint import ExecutorCheckpoints, WrittenCheckpoint, local, read_checkpoint
 from tenure.worker.checkpoint.interval import CheckpointPolicy
-from tenure.worker.evaluator import Context, EvaluationTask, Stopped
-from tenure.worker.executor.evaluation import carry_out
+from tenure.worker.checkpoint.snapshot import SpareMemory
 
-
-class GatedOs:
-    """Passes everything on to ``os``; ``gated`` operations wait for the gate first, and say that they do."""
-
-    def __init__(self, *gated: str) -> None:
-        self.gate, self.reached = threading.Event(), threading.Event()
-        self._gated = gated
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(os, name)
-        if name not in self._gated:
-            return real
-
-        def operation(*args: Any, **kwargs: Any) -> Any:
-            self.reached.set()
-            assert self.gate.wait(60)
-            return real(*args, **kwargs)
-
-        return operation
-
-
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[GatedOs]:
-    """A storage that makes nothing durable before its gate is opened."""
-    gated = GatedOs("fsync")
-    monkeypatch.setattr(local, "os", gated)
-    yield gated
-    gated.gate.set()
+__all__ = ["slow"]
 
 
 class Run:
@@ -82,14 +54,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     yield begin
     for run in runs:
         run.handle.close()
-
-
-def writing_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "tenure-checkpoints"]
-
-
-def files(base: Path) -> list[Path]:
-    return [path for path in base.rglob("*") if path.is_file()]
 
 
 def test_a_save_returns_before_it_is_written_and_the_caller_may_change_its_state(
@@ -147,6 +111,24 @@ def test_memory_is_used_again_but_not_while_it_is_being_written(start: Callable[
     for one in run.announced:
         assert torch.equal(read_checkpoint(one.url, one.digest)["weights"], torch.full((1000,), float(one.step)))
     assert run.steps()[-1] == 4
+
+
+def test_a_superseded_copys_memory_is_the_next_ones_so_there_are_never_more_than_two(
+    start: Callable[..., Run], slow: GatedOs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    made: list[int] = []
+    monkeypatch.setattr(SpareMemory, "allocate", lambda self, size: made.append(size) or torch.UntypedStorage(size))
+    run = start()
+    for step in range(1, 6):
+        run.handle.save({"weights": torch.full((1000,), float(step))}, step=step)
+        assert slow.reached.wait(60)
+    assert made == [4000, 4000]
+    slow.gate.set()
+    run.handle.wait()
+    assert run.steps() == [1, 5]
+    for one in run.announced:
+        assert torch.equal(read_checkpoint(one.url, one.digest)["weights"], torch.full((1000,), float(one.step)))
 
 
 def test_what_waits_is_superseded_by_what_is_newer(start: Callable[..., Run], slow: GatedOs) -> None:
@@ -261,88 +243,6 @@ def test_given_up_just_before_it_would_be_announced_it_is_deleted(
     run.handle.close()
     assert run.announced == []
     assert files(tmp_path) == []
-
-
-class _Outbox:
-    def __init__(self) -> None:
-        self.sent: list[dict[str, Any]] = []
-
-    def send(self, message: dict[str, Any]) -> None:
-        self.sent.append(message)
-
-    report = send
-
-
-def _carry_out(
-    evaluator: Callable[[EvaluationTask, Context], Any], tmp_path: Path, after: Callable[[], None] = lambda: None
-) -> list[dict[str, Any]]:
-    """What the supervisor hears, the ending included."""
-    outbox, stop, leftovers = _Outbox(), threading.Event(), ExitStack()
-    stop.set()
-    config = {"num_epochs": 0, "batch_size": 0, "learning_rate": 0.0, "dataset": "", "extra": {}}
-    task = {"task_id": "t", "search": "s", "architecture": "{}", "config": config, "attempt": 1, "epoch": 1}
-    ending = carry_out(
-        evaluator,
-        {"run": 1, "task": task, "checkpoints": [], "work_dir": str(tmp_path)},
-        checkpoints_url=str(tmp_path / "checkpoints"),
-        devices=("cpu",),
-        max_parameters=0,
-        outbox=outbox,  # type: ignore[arg-type]
-        stop=stop,
-        leftovers=leftovers,
-    )
-    outbox.send(ending)
-    after()
-    leftovers.close()
-    return outbox.sent
-
-
-def _types(sent: list[dict[str, Any]]) -> list[str]:
-    return [message["type"] for message in sent if message["type"] in ("checkpoint", "done", "failed", "stopped")]
-
-
-@pytest.mark.parametrize("error", [Stopped, RuntimeError, MemoryError])
-def test_a_run_that_is_to_go_on_ends_when_its_last_save_is_announced(
-    error: type[Exception], tmp_path: Path, slow: GatedOs
-) -> None:
-    def evaluate(task: EvaluationTask, context: Context) -> None:
-        context.checkpoint.save({"n": 1}, step=1)
-        assert slow.reached.wait(60)
-        threading.Timer(0.1, slow.gate.set).start()
-        raise error
-
-    sent = _carry_out(evaluate, tmp_path)
-    assert _types(sent) == ["checkpoint", "stopped" if error is Stopped else "failed"]
-    assert sent[-2]["type"] == "saves"
-    assert sent[-2]["costs"]["saved"] == 1
-
-
-class Hopeless(Exception):
-    retryable = False
-
-
-@pytest.mark.parametrize("hopeless", [True, False])
-def test_a_run_that_is_over_waits_for_nothing_and_announces_nothing_after_its_end(
-    hopeless: bool, tmp_path: Path, slow: GatedOs
-) -> None:
-    def evaluate(task: EvaluationTask, context: Context) -> dict[str, float]:
-        context.checkpoint.save({"n": 1}, step=1)
-        assert slow.reached.wait(60)
-        context.checkpoint.save({"n": 2}, step=2)
-        if hopeless:
-            raise Hopeless
-        return {"fitness": 1.0}
-
-    def open_the_gate() -> None:
-        slow.gate.set()
-        wait_for(lambda: not writing_threads(), what="the writing thread notices that it is over")
-
-    # The gate opens only once the ending has been sent.
-    sent = _carry_out(evaluate, tmp_path, after=open_the_gate)
-    assert _types(sent) == ["failed" if hopeless else "done"]
-    assert sent[-1]["type"] in ("failed", "done")
-    assert files(tmp_path / "checkpoints") == []
-    assert not writing_threads()
 
 
 def test_due_once_it_is_worth_it_and_not_while_one_is_written(start: Callable[..., Run], slow: GatedOs) -> None:

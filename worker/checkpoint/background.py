@@ -72,20 +72,20 @@ class BackgroundWriter:
         """Before a save with ``score`` is made: take away what waits, or let its writing begin (see the module).
 
         Returns:
-            What was taken away; hand it over again if the new one can't be made.
+            What was superseded, for its memory.
         """
         with self._changed:
             self._raise_failure()
             if self._waiting is not None and _worth(self._waiting.score) > max(self._best, _worth(score)):
                 self._changed.wait_for(lambda: self._waiting is None or self._failure is not None)
                 self._raise_failure()
-            waiting, self._waiting = self._waiting, None
-            return waiting
+            superseded, self._waiting = self._waiting, None
+        if superseded is not None:
+            self._superseded(superseded)
+        return superseded
 
-    def hand_over(self, save: Save, instead_of: Save | None = None) -> None:
+    def hand_over(self, save: Save) -> None:
         """Have it written next. There must be room."""
-        if instead_of is not None:
-            self._superseded(instead_of)
         with self._changed:
             if self._waiting is not None:
                 raise RuntimeError("a save waits already")

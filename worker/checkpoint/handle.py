@@ -12,7 +12,7 @@ from tenure.worker.checkpoint.background import BackgroundWriter, Save
 from tenure.worker.checkpoint.interval import CheckpointPolicy, CostEstimate
 from tenure.worker.checkpoint.reader import load_newest
 from tenure.worker.checkpoint.removal import delete_checkpoint, sweep_debris
-from tenure.worker.checkpoint.snapshot import SpareMemory, checked, copied
+from tenure.worker.checkpoint.snapshot import SpareMemory, checked
 from tenure.worker.checkpoint.writer import GivenUp, WrittenCheckpoint, check_numbers, write_checkpoint
 
 
@@ -155,16 +155,17 @@ class ExecutorCheckpoints:
         started = time.monotonic()
         try:
             check_numbers(self._epoch, step, score)
-            waiting = self._writer.make_room(score)
-            try:
-                began = time.monotonic()
-                snapshot = checked(state) if wait else copied(state, self._spare)
-            except BaseException:
-                if waiting is not None:
-                    self._writer.hand_over(waiting)
-                raise
-            stall = None if wait else time.monotonic() - began
-            self._writer.hand_over(Save(snapshot, step, score, stall), instead_of=waiting)
+            snapshot = checked(state)
+            checking = time.monotonic() - started
+            if (superseded := self._writer.make_room(score)) is not None:
+                # Before the copy is made: there are never more than two.
+                self._spare.give(superseded.snapshot)
+                del superseded
+            began = time.monotonic()
+            if not wait:
+                snapshot = snapshot.copied(self._spare)
+            stall = None if wait else checking + time.monotonic() - began
+            self._writer.hand_over(Save(snapshot, step, score, stall))
             if wait:
                 self._writer.wait()
         finally:
