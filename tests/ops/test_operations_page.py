@@ -20,6 +20,9 @@ def logged() -> dict[str, set[str]]:
         for path in (ROOT / folder).rglob("*.py"):
             for level, event in re.findall(r'\blog\.(\w+)\(\s*"(\w+\.\w+)"', path.read_text()):
                 found.setdefault(event, set()).add("error" if level == "exception" else level)
+            # What an executor logs, its supervisor writes at this level.
+            for event in re.findall(r'\b_?log\(\s*"(\w+\.\w+)"', path.read_text()):
+                found.setdefault(event, set()).add("info")
     return found
 
 
