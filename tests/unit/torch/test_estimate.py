@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from graphs import chain, graph, node, text
+from morphml_graphs import mutated, sampled
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tenure.common.errors import InvalidArchitecture, InvalidInput
-from tenure.common.estimate import OPTIMIZER_SLOTS, Estimate, estimate, show_bytes
+from tenure.common.estimate import OPTIMIZER_SLOTS, Estimate, estimate, estimate_plan, show_bytes
+from tenure.common.graph import parse_graph
+from tenure.common.shapes import make_plan
 from tenure.worker.torch_eval import build_module
 from tenure.worker.torch_eval.options import OPTIONS
 
@@ -125,6 +129,31 @@ def test_what_is_kept_for_backward_is_what_autograd_keeps(name: str) -> None:
     module = built(GRAPHS[name])
     kept = kept_for_backward(module, torch.randn(ROWS, *IMAGE))
     assert kept == estimated(GRAPHS[name]).activation_bytes * ROWS + norm_statistics(module)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_kept_of_mutated_graphs_is_what_autograd_keeps(seed: int) -> None:
+    draw, looked_at = random.Random(seed), 0
+    parsed = sampled(draw)
+    for _ in range(40):
+        changed = mutated(draw, parsed)
+        try:
+            plan = make_plan(parse_graph(text(changed)), IMAGE, CLASSES)
+        except InvalidArchitecture:
+            continue
+        parsed = changed
+        got = estimate_plan(plan)
+        if plan.parameters > 300_000 or got.peak_bytes > 2**20:
+            continue
+        module = build_module(text(changed), IMAGE, CLASSES).train()
+        layers = list(module.get_submodule("layers").children())
+        statistics = sum(norm_statistics(layers[index]) for index in plan.graph.leading)
+        kept = kept_for_backward(module, torch.randn(ROWS, *IMAGE))
+        estimate_bytes = got.activation_bytes * ROWS + statistics
+        pools = any(placed.merge.pool_to for placed in plan.nodes)
+        assert kept <= estimate_bytes if pools else kept == estimate_bytes, text(changed)
+        looked_at += 1
+    assert looked_at > 5
 
 
 def test_pooled_merges_are_estimated_no_lower_than_they_are() -> None:
