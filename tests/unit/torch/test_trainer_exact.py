@@ -102,7 +102,7 @@ def test_micro_batches_learn_what_the_whole_batch_would(tmp_path: Path) -> None:
 
     def weights(parts: str) -> dict[str, Any]:
         context = MemoryContext(tmp_path)
-        extra = SGD | {"micro_batches": parts, "label_smoothing": "0.1", "gradient_clip": "0.1"}
+        extra = SGD | {"micro_batches": parts, "label_smoothing": "0.1"}
         evaluate(task_of(network, extra, **config), context)
         return dict(context.checkpoint.saved[-1][1]["model"])
 
