@@ -16,7 +16,8 @@ ON_OUT_OF_MEMORY = ("accumulate", "elsewhere", "fail")
 
 # What C and C++ libraries print before they end the process because they got no memory.
 _LAST_WORDS = re.compile(
-    r"std::bad_alloc|libgomp: Out of memory|OpenBLAS.*(Memory allocation still failed|tried to allocate too many memory)"
+    r"std::bad_alloc|libgomp: Out of memory"
+    r"|OpenBLAS.*(Memory allocation still failed|tried to allocate too many memory)"
     r"|DefaultCPUAllocator: (can't allocate|not enough) memory|MemoryError"
 )
 _LAST_CHARS = 4096
