@@ -8,9 +8,11 @@ preempted every two hours knows so after it was started anew.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,8 @@ log = structlog.get_logger()
 # The past counts, but less and less: at so much run time both numbers are halved.
 _REMEMBERED_SECONDS = 30 * 24 * 3600.0
 _WRITE_EVERY_SECONDS = 60.0
+# On a full disk what little is free, or becomes so, is for outcomes and leases.
+_FREE_BYTES_MIN = 1024 * 1024
 
 
 class LossRecord:
@@ -83,6 +87,8 @@ class LossRecord:
         text = json.dumps({"losses": self._losses, "run_seconds": self._run_seconds})
         new = self._path.with_suffix(".new")
         try:
+            if shutil.disk_usage(self._path.parent).free < _FREE_BYTES_MIN:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             new.write_text(text)
             os.replace(new, self._path)
         except OSError as error:
