@@ -24,7 +24,7 @@ from typing import Any
 import pynvml
 
 from tenure.common.logs import configure_logs
-from tenure.worker.gpus import fault_of, figures_of, find_gpus
+from tenure.worker.gpu.nvml import fault_of, figures_of, find_gpus
 
 FOLDER = Path(__file__).resolve().parent / "nvml"
 

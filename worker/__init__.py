@@ -5,7 +5,7 @@ The path of a task through the files:
 
 * ``session.py``, ``session_stream.py``: a master sends it down the stream (or ``push_service.py``: calls Evaluate)
 * ``holdings.py``: it becomes a run (``runs.py``) under its lease (``leases.py``)
-* ``slots.py``: a slot takes the run; ``execution.py`` follows it in the slot's ``executor_process.py``
+* ``slots/``: a slot takes the run; its ``execution.py`` follows it in the slot's ``executor_process.py``
 * ``pipe.py`` to ``executor/``: the child calls the evaluator (``evaluator.py`` is the contract, ``torch_eval/`` the
   built-in one) and writes checkpoints (``checkpoint/``), which wait in ``announcements.py`` to be registered
 * ``runs.py`` again: the end becomes an outcome; ``spool.py`` keeps it on disk until a master has acknowledged it
@@ -14,6 +14,6 @@ The path of a task through the files:
 Around it: ``main.py`` is the process, ``supervisor.py`` its life from start to drain, ``link.py`` and ``channels.py``
 what both ways to a master share, ``serving.py`` what is listened on, ``settings.py`` and ``identity.py`` who this
 worker is, ``scratch.py`` and ``output.py`` what a run leaves behind, ``metrics.py`` and ``machine.py`` what is seen.
-GPUs: ``gpus.py`` finds and asks them, ``devices.py`` deals them out to slots, ``gpu_watch.py`` hears of their errors,
-``xids.py`` and ``slot_health.py`` judge whether a slot may go on; ``leaks.py`` whether its executor may.
+``gpu/`` finds and asks GPUs, deals them out to slots, and hears of their errors; ``slots/health.py`` judges by those
+whether a slot may go on, ``slots/leaks.py`` whether its executor may. ``code/`` fetches and unpacks what searches ship.
 """

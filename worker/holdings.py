@@ -18,14 +18,14 @@ from tenure.common.errors import CheckpointError
 from tenure.proto import worker_pb2
 from tenure.worker.announcements import Announcements
 from tenure.worker.checkpoint.removal import delete_checkpoint
-from tenure.worker.devices import best_slot
+from tenure.worker.gpu.devices import best_slot
 from tenure.worker.leases import LeaseKey, key_of
 from tenure.worker.link import Link
 from tenure.worker.metrics import Instruments
 from tenure.worker.output import RunLogs
 from tenure.worker.runs import Kind, Run, StopReason, outcome_of_leftover, release_of
 from tenure.worker.settings import WorkerSettings
-from tenure.worker.slots import Slot
+from tenure.worker.slots.slot import Slot
 from tenure.worker.spool import Spool
 
 log = structlog.get_logger()

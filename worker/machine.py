@@ -14,11 +14,11 @@ import pynvml
 import structlog
 
 from tenure.proto import worker_pb2
-from tenure.worker.gpu_watch import GpuWatch, Incident
-from tenure.worker.gpus import GpuFigures, figures_of, find_gpus, resolve
+from tenure.worker.gpu.nvml import GpuFigures, figures_of, find_gpus, resolve
+from tenure.worker.gpu.watch import GpuWatch, Incident
 
 if TYPE_CHECKING:
-    from tenure.worker.slots import Slot
+    from tenure.worker.slots.slot import Slot
 
 log = structlog.get_logger()
 

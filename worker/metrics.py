@@ -19,11 +19,11 @@ from tenure.worker.losses import LossRecord
 from tenure.worker.machine import slots_of
 
 if TYPE_CHECKING:
-    from tenure.worker.gpu_watch import GpuWatch
+    from tenure.worker.gpu.watch import GpuWatch
     from tenure.worker.holdings import Holdings
     from tenure.worker.machine import Figures, Machine
     from tenure.worker.runs import Run
-    from tenure.worker.slots import Slot
+    from tenure.worker.slots.slot import Slot
 
 OUTCOMES = ("success", "failure", "loss", "out_of_memory", "release", "dropped")
 REPLACEMENTS = (

@@ -34,7 +34,7 @@ from tenure.worker.holdings import Holdings
 from tenure.worker.leases import LeaseKey, key_of
 from tenure.worker.push_client import error_text
 from tenure.worker.runs import Kind, Run, StopReason
-from tenure.worker.slots import SlotState
+from tenure.worker.slots.slot import SlotState
 
 log = structlog.get_logger()
 

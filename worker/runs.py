@@ -13,11 +13,11 @@ from typing import Any
 from tenure.common import limits
 from tenure.proto import worker_pb2
 from tenure.worker.checkpoint.interval import CheckpointPolicy
-from tenure.worker.executor_process import Exited
 from tenure.worker.leases import key_of
 from tenure.worker.out_of_memory import ExpectedMemory, died_for_memory
 from tenure.worker.pipe import Message
 from tenure.worker.scratch import Scratch
+from tenure.worker.slots.executor_process import Exited
 
 Kind = worker_pb2.OutcomeKind
 _ERROR_CLASS_BYTES_MAX = 200

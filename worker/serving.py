@@ -23,7 +23,7 @@ from tenure.common.endpoint import HttpEndpoint, Probe
 from tenure.common.errors import AddressInUse
 from tenure.proto import worker_pb2, worker_pb2_grpc
 from tenure.proto.serving import SERVER_OPTIONS, add_health_and_reflection, bind
-from tenure.worker.devices import SlotDevices
+from tenure.worker.gpu.devices import SlotDevices
 from tenure.worker.identity import Identity, host_name
 from tenure.worker.settings import WorkerSettings
 

@@ -18,10 +18,9 @@ from tenure import __version__
 from tenure.common.errors import InvalidSetting
 from tenure.common.exits import ExitCode
 from tenure.proto import worker_pb2
-from tenure.worker.devices import SlotDevices, deal_out
-from tenure.worker.executor_process import executor_environment
-from tenure.worker.executor_start import ExecutorUnusable, SlotSettings
-from tenure.worker.gpu_watch import Incident
+from tenure.worker.code.programs import make_programs
+from tenure.worker.gpu.devices import SlotDevices, deal_out
+from tenure.worker.gpu.watch import Incident
 from tenure.worker.holdings import Holdings
 from tenure.worker.identity import Identity
 from tenure.worker.link import Link, Refused, Superseded
@@ -30,7 +29,6 @@ from tenure.worker.machine import Machine, wire_metrics
 from tenure.worker.metrics import Instruments, StateCollector
 from tenure.worker.output import RunLogs
 from tenure.worker.preemption import PreemptionWatch
-from tenure.worker.programs import make_programs
 from tenure.worker.push_client import PushLink
 from tenure.worker.push_service import WorkerServicer
 from tenure.worker.runs import StopReason
@@ -38,8 +36,10 @@ from tenure.worker.scratch import Scratch, take_leftovers
 from tenure.worker.serving import Servers, registration_of, write_ready_file
 from tenure.worker.session import SessionLink
 from tenure.worker.settings import WorkerSettings
-from tenure.worker.slot_memory import slot_memory_bytes
-from tenure.worker.slots import Slot
+from tenure.worker.slots.executor_process import executor_environment
+from tenure.worker.slots.executor_start import ExecutorUnusable, SlotSettings
+from tenure.worker.slots.memory import slot_memory_bytes
+from tenure.worker.slots.slot import Slot
 from tenure.worker.spool import Spool
 
 log = structlog.get_logger()

@@ -19,13 +19,13 @@ from typing import Any
 
 from tenure.common.logs import configure_logs
 from tenure.proto import worker_pb2
-from tenure.worker.devices import SlotDevices
-from tenure.worker.fitting import Fitting
+from tenure.worker.code.fitting import Fitting
+from tenure.worker.code.programs import Program, Programs
+from tenure.worker.gpu.devices import SlotDevices
 from tenure.worker.holdings import Holdings, verdict_name
 from tenure.worker.leases import LeaseKey, key_of
 from tenure.worker.link import Contact
 from tenure.worker.metrics import Instruments
-from tenure.worker.programs import Program, Programs
 from tenure.worker.runs import Run, outcome_of
 from tenure.worker.session import SessionLink
 from tenure.worker.settings import load_settings
@@ -81,16 +81,16 @@ class WaitingSlot:
 
     @property
     def claimable(self) -> bool:
-        """See worker/slots.py."""
+        """See worker/slots/slot.py."""
         return self.run is None
 
     def assign(self, run: Run) -> None:
-        """See worker/slots.py."""
+        """See worker/slots/slot.py."""
         self.run = run
         self._tasks.create_task(self._carry_out(run))
 
     def withdraw(self, run: Run) -> bool:
-        """See worker/slots.py."""
+        """See worker/slots/slot.py."""
         return False
 
     async def _carry_out(self, run: Run) -> None:

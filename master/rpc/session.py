@@ -137,8 +137,10 @@ class Session:
         self.end(None if moved_on else superseded(self.worker_id))
 
     def set_mode(self, mode: str, *, asked: bool = False) -> None:
-        """active, cordoned or draining. ``asked``: an operator said so just now. One who uncordons a worker may mean slots
-        that it has cordoned itself, so it hears of that even if its mode is no other."""
+        """active, cordoned or draining. ``asked``: an operator said so just now.
+
+        One who uncordons a worker may mean slots that it has cordoned itself, so it hears of that in any mode.
+        """
         if mode == self._mode and not (asked and mode == "active"):
             return
         self._mode = mode

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 FAULTS = ("crashes", "waves", "partitions", "pauses", "drains", "master", "masters", "store", "clock")
 EXAMPLES = """examples:
   make simulate                                              # 10,000 workers, 1,000,000 tasks, 30 days: an hour or two
-  make simulate ARGS="--days 6"                              # the same in 6 days, as in docs/simulation.md: half an hour
+  make simulate ARGS="--days 6"                              # 6 days, as in docs/simulation.md: half an hour
   make simulate ARGS="--workers 500 --tasks 20000 --days 3"  # a minute
   make simulate ARGS="--faults waves,masters --seed 7"       # only these faults
   make simulate ARGS="--routine all --workers 50 --tasks 2000 --days 0.1"  # every heartbeat and checkpoint really sent

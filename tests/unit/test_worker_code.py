@@ -17,10 +17,10 @@ import pytest
 
 from tenure.common import limits
 from tenure.common.errors import InvalidCode
-from tenure.worker.code_archive import unpack
-from tenure.worker.code_cache import CodeCache
-from tenure.worker.code_fetch import CodeUnavailable
-from tenure.worker.code_wheel import check_wheel
+from tenure.worker.code.archive import unpack
+from tenure.worker.code.cache import CodeCache
+from tenure.worker.code.fetch import CodeUnavailable
+from tenure.worker.code.wheel import check_wheel
 
 
 def zipped(files: Mapping[str, bytes | str], **attributes: int) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from tenure.common.errors import InvalidSetting
 from tenure.proto import worker_pb2 as pb
-from tenure.worker.devices import SlotDevices, best_slot, deal_out
+from tenure.worker.gpu.devices import SlotDevices, best_slot, deal_out
 from tenure.worker.settings import load_settings
 
 FOUR = ("0", "1", "2", "3")

@@ -12,8 +12,8 @@ import pytest
 from nvml_double import ReplayedNvml, replayed
 from worker_process import eventually
 
-from tenure.worker import gpu_watch
-from tenure.worker.gpu_watch import GpuWatch, Incident
+from tenure.worker.gpu import watch as gpu_watch
+from tenure.worker.gpu.watch import GpuWatch, Incident
 from tenure.worker.machine import Machine
 
 Begin = Callable[..., tuple[GpuWatch, list[Incident]]]

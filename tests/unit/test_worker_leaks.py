@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tenure.worker.executor import cleanup
-from tenure.worker.leaks import THREADS_LEFT_MAX, LeakWatch, Leftovers
+from tenure.worker.slots.leaks import THREADS_LEFT_MAX, LeakWatch, Leftovers
 
 
 def test_growth_counts_from_the_first_runs_on() -> None:

@@ -16,15 +16,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from tenure.proto import worker_pb2 as pb
-from tenure.worker.devices import SlotDevices
-from tenure.worker.gpu_watch import Incident
-from tenure.worker.gpus import GpuFigures
+from tenure.worker.gpu.devices import SlotDevices
+from tenure.worker.gpu.nvml import GpuFigures
+from tenure.worker.gpu.watch import Incident
 from tenure.worker.link import Contact
 from tenure.worker.machine import Figures, Machine, wire_metrics
 from tenure.worker.metrics import LEFTOVERS, OUTCOMES, REPLACEMENTS, Instruments, StateCollector
 from tenure.worker.runs import Run
-from tenure.worker.slot_health import SlotHealth
-from tenure.worker.slots import SlotState
+from tenure.worker.slots.health import SlotHealth
+from tenure.worker.slots.slot import SlotState
 
 GIB = 1024**3
 

@@ -13,14 +13,14 @@ import pytest
 from tenure.common.errors import InvalidInput
 from tenure.proto import worker_pb2 as pb
 from tenure.worker import host_memory
-from tenure.worker.devices import SlotDevices
-from tenure.worker.executor_process import Exited
-from tenure.worker.gpus import GpuFigures
+from tenure.worker.gpu.devices import SlotDevices
+from tenure.worker.gpu.nvml import GpuFigures
 from tenure.worker.machine import Figures
 from tenure.worker.out_of_memory import ExpectedMemory, died_for_memory
 from tenure.worker.runs import Run, outcome_of
 from tenure.worker.settings import load_settings
-from tenure.worker.slot_memory import executor_bytes_max, slot_memory_bytes
+from tenure.worker.slots.executor_process import Exited
+from tenure.worker.slots.memory import executor_bytes_max, slot_memory_bytes
 
 MIB, GIB = 2**20, 2**30
 

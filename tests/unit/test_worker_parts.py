@@ -13,11 +13,11 @@ from tenure.common import limits
 from tenure.proto import worker_pb2 as pb
 from tenure.worker import output as output_module
 from tenure.worker.announcements import Announcements
-from tenure.worker.executor_process import executor_environment
 from tenure.worker.leases import LeaseKey
 from tenure.worker.link import Contact, Refused, Unreachable, connect_for_ever
 from tenure.worker.output import RunLogs, RunOutput
 from tenure.worker.scratch import Scratch, take_leftovers
+from tenure.worker.slots.executor_process import executor_environment
 
 KEY = LeaseKey("t", "k")
 

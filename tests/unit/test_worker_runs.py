@@ -8,9 +8,9 @@ import pytest
 
 from tenure.common import limits
 from tenure.proto import worker_pb2 as pb
-from tenure.worker.executor_process import Exited
 from tenure.worker.pipe import Message
 from tenure.worker.runs import Run, StopReason, finite_metrics, outcome_of, outcome_of_leftover, release_of
+from tenure.worker.slots.executor_process import Exited
 
 DONE: Message = {"type": "done", "metrics": {"fitness": 1.0}, "detail": "d", "architecture": "a"}
 FAILED: Message = {

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from tenure.proto import worker_pb2 as pb
-from tenure.worker.gpu_watch import Incident
-from tenure.worker.slot_health import DEVICE_LOSSES_MAX, SlotHealth
-from tenure.worker.xids import APPLICATION, CRITICAL, RECORDED, is_critical, meaning_of
+from tenure.worker.gpu.watch import Incident
+from tenure.worker.gpu.xids import APPLICATION, CRITICAL, RECORDED, is_critical, meaning_of
+from tenure.worker.slots.health import DEVICE_LOSSES_MAX, SlotHealth
 
 LOST = "CUDA error: unspecified launch failure"
 

@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 
 from tenure.proto import worker_pb2 as pb
-from tenure.worker.devices import SlotDevices
-from tenure.worker.execution import Execution
-from tenure.worker.executor_process import Exited
-from tenure.worker.executor_start import SlotSettings
-from tenure.worker.gpu_watch import Incident
+from tenure.worker.gpu.devices import SlotDevices
+from tenure.worker.gpu.watch import Incident
 from tenure.worker.holdings import Holdings
 from tenure.worker.leases import LeaseKey
 from tenure.worker.metrics import Instruments
@@ -21,8 +18,11 @@ from tenure.worker.output import RunLogs
 from tenure.worker.runs import Run, StopReason
 from tenure.worker.scratch import Scratch, take_leftovers
 from tenure.worker.settings import load_settings
-from tenure.worker.slot_health import SlotHealth
-from tenure.worker.slots import Slot, SlotState
+from tenure.worker.slots.execution import Execution
+from tenure.worker.slots.executor_process import Exited
+from tenure.worker.slots.executor_start import SlotSettings
+from tenure.worker.slots.health import SlotHealth
+from tenure.worker.slots.slot import Slot, SlotState
 from tenure.worker.spool import Spool
 
 

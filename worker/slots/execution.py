@@ -17,11 +17,11 @@ import structlog
 
 from tenure.common.errors import InvalidInput
 from tenure.proto import worker_pb2
-from tenure.worker.executor_process import ExecutorProcess, Exited
 from tenure.worker.host_memory import kernel_kills
 from tenure.worker.out_of_memory import ExpectedMemory
 from tenure.worker.pipe import Message
 from tenure.worker.runs import Run, finite_metrics
+from tenure.worker.slots.executor_process import ExecutorProcess, Exited
 
 log = structlog.get_logger()
 

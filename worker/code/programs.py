@@ -12,9 +12,9 @@ from pathlib import Path
 from tenure.common.code import check_program
 from tenure.common.errors import InvalidCode, InvalidInput
 from tenure.proto import worker_pb2
-from tenure.worker.code_cache import CodeCache
-from tenure.worker.code_fetch import CodeFetcher, CodeUnavailable
-from tenure.worker.code_wheel import check_wheel
+from tenure.worker.code.cache import CodeCache
+from tenure.worker.code.fetch import CodeFetcher, CodeUnavailable
+from tenure.worker.code.wheel import check_wheel
 from tenure.worker.settings import WorkerSettings
 
 

@@ -6,7 +6,7 @@ States::
         ▲                    │            │
         └────────────────────┴────────────┘   the executor is replaced
     BROKEN: executors don't start, or runs can't begin (no disk); tried again with growing pauses
-    CORDONED: its GPUs are not to be trusted (``slot_health.py``); no executor, until an operator uncordons the worker
+    CORDONED: its GPUs are not to be trusted (``health.py``); no executor, until an operator uncordons the worker
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from collections.abc import Mapping
 import structlog
 
 from tenure.proto import worker_pb2
-from tenure.worker.code_fetch import CodeUnavailable
-from tenure.worker.devices import SlotDevices
-from tenure.worker.execution import Execution, evaluate_message
-from tenure.worker.executor_process import ExecutorProcess, Exited
-from tenure.worker.executor_start import ExecutorUnusable, SlotSettings, never_started, start_executor
-from tenure.worker.fitting import Fitting
-from tenure.worker.gpu_watch import Incident
-from tenure.worker.leaks import LeakWatch, Leftovers
+from tenure.worker.code.fetch import CodeUnavailable
+from tenure.worker.code.fitting import Fitting
+from tenure.worker.code.programs import Program, Programs
+from tenure.worker.gpu.devices import SlotDevices
+from tenure.worker.gpu.watch import Incident
 from tenure.worker.output import RunLogs
 from tenure.worker.pipe import Message, PipeBroken
-from tenure.worker.programs import Program, Programs
 from tenure.worker.runs import Run, outcome_of, release_of
 from tenure.worker.scratch import Scratch
-from tenure.worker.slot_health import SlotHealth
-from tenure.worker.slot_states import SlotObserver as SlotObserver
-from tenure.worker.slot_states import SlotState as SlotState
+from tenure.worker.slots.execution import Execution, evaluate_message
+from tenure.worker.slots.executor_process import ExecutorProcess, Exited
+from tenure.worker.slots.executor_start import ExecutorUnusable, SlotSettings, never_started, start_executor
+from tenure.worker.slots.health import SlotHealth
+from tenure.worker.slots.leaks import LeakWatch, Leftovers
+from tenure.worker.slots.states import SlotObserver as SlotObserver
+from tenure.worker.slots.states import SlotState as SlotState
 
 log = structlog.get_logger()
 

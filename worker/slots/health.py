@@ -2,7 +2,7 @@
 
 A slot is cordoned (it takes no more tasks until an operator uncordons it, or the worker starts anew) by
 
-* a critical XID error of one of its GPUs (``xids.py``), or NVML's word that the GPU is lost or needs a reset;
+* a critical XID error of one of its GPUs (``gpu/xids.py``), or NVML's word that the GPU is lost or needs a reset;
 * evaluations of different tasks that lost their device, one after the other, without any XID to explain it.
 
 What runs in it then ends as a loss, not as the task's own failure; so does a run that lost its device while the driver
@@ -16,8 +16,8 @@ import contextlib
 import re
 
 from tenure.proto import worker_pb2
-from tenure.worker.gpu_watch import Incident
-from tenure.worker.xids import APPLICATION, is_critical
+from tenure.worker.gpu.watch import Incident
+from tenure.worker.gpu.xids import APPLICATION, is_critical
 
 # So many in a row, of at least two tasks.
 DEVICE_LOSSES_MAX = 3

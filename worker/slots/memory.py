@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from tenure.worker.devices import SlotDevices
+from tenure.worker.gpu.devices import SlotDevices
 from tenure.worker.machine import Figures
 from tenure.worker.settings import WorkerSettings
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import structlog
 
-from tenure.worker.gpus import Gpu, fault_of
-from tenure.worker.xids import meaning_of
+from tenure.worker.gpu.nvml import Gpu, fault_of
+from tenure.worker.gpu.xids import meaning_of
 
 log = structlog.get_logger()
 

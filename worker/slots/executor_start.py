@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import structlog
 
 from tenure.proto import worker_pb2
-from tenure.worker.devices import SlotDevices
-from tenure.worker.executor_process import ExecutorProcess, Exited
+from tenure.worker.code.programs import Program, Programs
+from tenure.worker.gpu.devices import SlotDevices
 from tenure.worker.pipe import Message, PipeBroken
-from tenure.worker.programs import Program, Programs
 from tenure.worker.runs import Run, outcome_of, release_of
 from tenure.worker.settings import WorkerSettings
-from tenure.worker.slot_memory import Memories, executor_bytes_max, slot_memory_bytes
+from tenure.worker.slots.executor_process import ExecutorProcess, Exited
+from tenure.worker.slots.memory import Memories, executor_bytes_max, slot_memory_bytes
 
 log = structlog.get_logger()
 

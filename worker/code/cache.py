@@ -25,8 +25,8 @@ from typing import BinaryIO
 
 import structlog
 
-from tenure.worker.code_archive import matches, remove, unpack
-from tenure.worker.code_fetch import CodeUnavailable
+from tenure.worker.code.archive import matches, remove, unpack
+from tenure.worker.code.fetch import CodeUnavailable
 
 log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ from tenure.proto import worker_pb2
 from tenure.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from tenure.worker.slots import Slot
+    from tenure.worker.slots.slot import Slot
 
 
 @dataclass(frozen=True)

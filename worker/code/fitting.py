@@ -7,8 +7,8 @@ import asyncio
 
 from tenure.common.errors import InvalidCode
 from tenure.proto import worker_pb2
-from tenure.worker.executor_start import ExecutorUnusable, failed
-from tenure.worker.programs import Program, Programs
+from tenure.worker.code.programs import Program, Programs
+from tenure.worker.slots.executor_start import ExecutorUnusable, failed
 
 
 class Fitting:

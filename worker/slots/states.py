@@ -6,11 +6,11 @@ import enum
 from typing import TYPE_CHECKING, Protocol
 
 from tenure.proto import worker_pb2
-from tenure.worker.execution import RunObserver
 from tenure.worker.runs import Run
+from tenure.worker.slots.execution import RunObserver
 
 if TYPE_CHECKING:
-    from tenure.worker.slots import Slot
+    from tenure.worker.slots.slot import Slot
 
 
 class SlotState(enum.Enum):
