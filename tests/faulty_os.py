@@ -83,6 +83,8 @@ class GatedOs:
     """Passes everything on to ``os``; ``gated`` operations wait for the gate first, and say that they do."""
 
     def __init__(self, *gated: str) -> None:
+        # Of other tests in this process, which gave up their runs without closing them.
+        self._others = set(_writing_threads())
         self.gate, self.reached = threading.Event(), threading.Event()
         self._gated = gated
 
@@ -98,6 +100,10 @@ class GatedOs:
 
         return operation
 
+    def writing_threads(self) -> list[threading.Thread]:
+        """Those that the test's runs have left, or are using."""
+        return [thread for thread in _writing_threads() if thread not in self._others]
+
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[GatedOs]:
@@ -108,8 +114,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[GatedOs]:
     gated.gate.set()
 
 
-def writing_threads() -> list[threading.Thread]:
-    """Those that runs have left, or are using."""
+def _writing_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "tenure-checkpoints"]
 
 

@@ -10,6 +10,10 @@
 ``thread``  leaves ``count`` threads
 ``lose``    raises the CUDA error ``message``, as torch would, once the file ``gate`` exists
 ``wait``    runs until it is stopped or killed
+``moves``   changes its working directory and environment
+``closes``  closes the standard streams, and their descriptors
+``diverts`` puts a closed file in the place of each standard stream
+``prints``  a line to each standard stream
 ``nothing`` what it says
 ========== ============================================================================================
 
@@ -72,10 +76,29 @@ def evaluate(task: EvaluationTask, context: Context) -> Result:
             while "gate" in extra and not os.path.exists(extra["gate"]):
                 time.sleep(0.005)
             raise RuntimeError(extra.get("message", "CUDA error: unspecified launch failure"))
+        case "moves":
+            os.chdir("/")
+            os.environ["LEFT_BEHIND"] = "1"
+            del os.environ["HOME"]
+        case "closes":
+            sys.stdout.close()
+            sys.stderr.close()
+            os.closerange(1, 3)
+        case "diverts":
+            for name in ("stdout", "stderr"):
+                file = open(os.devnull, "w")  # noqa: SIM115 - what is tested
+                setattr(sys, name, file)
+                file.close()
+        case "prints":
+            sys.stdout.write("to stdout\n")
+            sys.stderr.write("to stderr\n")
         case "wait":
             context.report(1)
             while not context.should_stop:
                 time.sleep(0.01)
             raise Stopped
+    where = {"directory": os.getcwd(), "environment": dict(os.environ)}
     detail = {"devices": context.devices, "visible": os.environ.get("CUDA_VISIBLE_DEVICES"), "pids": pids}
-    return Result({"fitness": 0.5}, detail=json.dumps({**detail, "pid": os.getpid(), "device": context.device}))
+    return Result(
+        {"fitness": 0.5}, detail=json.dumps({**detail, **where, "pid": os.getpid(), "device": context.device})
+    )

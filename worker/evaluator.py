@@ -1,8 +1,10 @@
 """The contract between Tenure and the code that evaluates a task.
 
 An evaluator is a function ``evaluate(task, context)`` named ``module:function``; it is imported in the executor, never
-pickled. It returns a mapping of metric names to numbers (``fitness`` is what searches maximise), or a
-:class:`Result`. What it raises decides what happens next:
+pickled. It returns a mapping of metric names to numbers, or a :class:`Result`. ``fitness`` is what searches maximise;
+without one, and without ``val_accuracy`` to stand in for it, a success is no search's best.
+
+What it raises decides what happens next:
 
 * :class:`Stopped`, after ``context.should_stop`` became true: the task is handed back with its last checkpoint.
 * :class:`tenure.common.errors.InvalidArchitecture` / ``InvalidConfig``, or any exception with a false ``retryable``
@@ -158,7 +160,10 @@ class Context(Protocol):
         """True once the worker drains, the task is cancelled or its lease is lost: save, then raise Stopped."""
 
     def report(self, step: int, metrics: Mapping[str, float] | None = None, *, total_steps: int = 0) -> None:
-        """Say how far the evaluation is. Cheap: call it each step or epoch; it also feeds the progress deadline."""
+        """Say how far the evaluation is. Cheap: call it each step or epoch; it also feeds the progress deadline.
+
+        Never fails over a metric: what is no finite number is left out, and said once in the log.
+        """
 
     def log(self, event: str, **fields: Any) -> None:
         """One structured log line with the task, the worker and the epoch in it."""

@@ -28,6 +28,12 @@ def limit_this_process(bytes_max: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (bytes_max, hard))
 
 
+def own_limit_bytes() -> int | None:
+    """What :func:`limit_this_process` has set, or whoever started this process; None: no limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def free_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int | None:
     """What this process could allocate now: the least of its limits, its cgroup's and the machine's; None: unknown."""
     found = [*_left_by_limits(proc), *_left_by_cgroup(proc, cgroups)]

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 _BATCH_SIZES = (16, 64, 256, 1024)
+# What the estimate calls what is an option here.
+_OPTION_OF = {
+    "num_classes": "--classes",
+    "input_shape": "--input",
+    "optimizer": "--optimizer",
+    "precision": "--precision",
+}
 
 
 @app.callback()
@@ -70,8 +77,13 @@ def check(
     from tenure.common.graph import parse_graph
     from tenure.common.shapes import make_plan
 
-    plan = make_plan(parse_graph(_read(file)), _shape(input_shape), classes)
-    cost = estimate_plan(plan, optimizer=optimizer, precision=precision)
+    graph = parse_graph(_read(file))
+    try:
+        plan = make_plan(graph, _shape(input_shape), classes)
+        cost = estimate_plan(plan, optimizer=optimizer, precision=precision)
+    except InvalidInput as error:
+        error.field = _OPTION_OF.get(error.field, error.field)
+        raise
     limit = _size(memory) if memory else 0
     batches = [_batch(cost, size, limit) for size in batch_size or _BATCH_SIZES]
     if output is OutputFormat.JSON:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tenure.client.cli.app import app
+from tenure.worker.slots.execution import WARNINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -22,7 +23,7 @@ def logged() -> dict[str, set[str]]:
                 found.setdefault(event, set()).add("error" if level == "exception" else level)
             # What an executor logs, its supervisor writes at this level.
             for event in re.findall(r'\b_?log\(\s*"(\w+\.\w+)"', path.read_text()):
-                found.setdefault(event, set()).add("info")
+                found.setdefault(event, set()).add("warning" if event in WARNINGS else "info")
     return found
 
 

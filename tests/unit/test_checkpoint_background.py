@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_os import GatedOs, files, slow, writing_threads
+from faulty_os import GatedOs, files, slow
 from processes import wait_for
 
 from tenure.common.errors import InvalidInput
@@ -219,7 +219,7 @@ def test_what_is_given_up_while_it_is_written_leaves_nothing(
     run.handle.close()
     assert run.announced == []
     assert files(tmp_path) == []
-    assert not writing_threads()
+    assert not slow.writing_threads()
     run.handle.save({"n": 3}, step=3)
     assert run.announced == [], "nothing begins any more"
 

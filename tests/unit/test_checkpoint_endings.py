@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_os import GatedOs, files, slow, writing_threads
+from faulty_os import GatedOs, files, slow
 from processes import wait_for
 
 from tenure.worker.evaluator import Context, EvaluationTask, Stopped
@@ -90,11 +90,11 @@ def test_a_run_that_is_over_waits_for_nothing_and_announces_nothing_after_its_en
 
     def open_the_gate() -> None:
         slow.gate.set()
-        wait_for(lambda: not writing_threads(), what="the writing thread notices that it is over")
+        wait_for(lambda: not slow.writing_threads(), what="the writing thread notices that it is over")
 
     # The gate opens only once the ending has been sent.
     sent = _carry_out(evaluate, tmp_path, after=open_the_gate)
     assert _types(sent) == ["failed" if hopeless else "done"]
     assert sent[-1]["type"] in ("failed", "done")
     assert files(tmp_path / "checkpoints") == []
-    assert not writing_threads()
+    assert not slow.writing_threads()

@@ -82,9 +82,9 @@ def test_refuses_as_a_worker_would(tenure: CommandLine, file: str) -> None:
         (("--input", "0"), "--input: is not a shape"),
         (("--input", "9", "--memory", "lots"), "--memory: is no amount of memory (given: lots)"),
         (("--input", "9", "--memory", "10%"), "--memory: is no amount of memory (given: 10%)"),
-        (("--input", "1,8,8", "--optimizer", "lion"), "optimizer: is unknown (given: lion)"),
-        (("--input", "1,8,8", "--precision", "int4"), "precision: is unknown (given: int4)"),
-        (("--input", "1,8,8", "--classes", "0"), "num_classes: is out of range"),
+        (("--input", "1,8,8", "--optimizer", "lion"), "--optimizer: is unknown (given: lion)"),
+        (("--input", "1,8,8", "--precision", "int4"), "--precision: is unknown (given: int4)"),
+        (("--input", "1,8,8", "--classes", "0"), "--classes: is out of range"),
     ],
 )
 def test_bad_options_are_named(tenure: CommandLine, file: str, options: tuple[str, ...], error: str) -> None:

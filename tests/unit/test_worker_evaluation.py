@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,16 @@ def test_torchs_own_out_of_memory_is_recognised() -> None:
     torch = pytest.importorskip("torch")
     message = _failure(1, torch.OutOfMemoryError("Tried to allocate 20 GiB"))
     assert message["out_of_memory"]
+
+
+def test_a_memory_error_says_what_python_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _failure(1, MemoryError())["message"] == "memory was refused"
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (2**30, 2**31))
+    assert (
+        _failure(1, MemoryError())["message"]
+        == "memory was refused within this executor's limit of 1,073,741,824 bytes"
+    )
+    assert _failure(1, MemoryError("no 3 GiB"))["message"] == "no 3 GiB"
 
 
 def test_numbers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from scripted_master import ScriptedMaster, make_task
 from worker_process import WorkerProcess, eventually, is_alive
 
@@ -60,6 +61,19 @@ async def test_a_process_that_a_run_leaves_is_ended_wherever_it_went(
     lines = worker.log_lines("executor.left_behind")
     assert [len(line["processes"]) for line in lines] == [1, 1]
     assert "time.sleep(3600)" in lines[1]["processes"][0]
+
+
+@pytest.mark.parametrize("does", ["moves", "closes", "diverts"])
+async def test_directory_environment_and_streams_are_put_back(
+    master: ScriptedMaster, worker: WorkerProcess, does: str
+) -> None:
+    await worker.start(master.address, evaluator=EVALUATOR)
+    before = await carry_out(master, "before", does="nothing")
+    await carry_out(master, "changes", does=does)
+    assert await carry_out(master, "prints", does="prints") == before, "the same process, and it stands as it stood"
+    (output,) = (worker.work_dir / "logs").glob("prints.*.log")
+    assert output.read_text() == "to stdout\nto stderr\n"
+    assert reasons(worker) == []
 
 
 async def test_an_evaluator_that_keeps_a_pool_still_works(master: ScriptedMaster, worker: WorkerProcess) -> None:

@@ -17,6 +17,7 @@ import time
 import traceback
 
 from tenure.worker.executor.cleanup import Cleanup, adopt_orphans
+from tenure.worker.executor.surroundings import Surroundings
 from tenure.worker.executor.watchdog import start_watchdog
 from tenure.worker.host_memory import limit_this_process
 from tenure.worker.pipe import Message, PipeBroken, receive_frame
@@ -102,6 +103,7 @@ class _Executor:
         gc.freeze()
         adopt_orphans()
         self._cleanup = Cleanup()
+        self._surroundings = Surroundings()
         self._outbox.send({"type": "ready", "pid": os.getpid()})
         with contextlib.suppress(PipeBroken):
             while (message := self._inbox.get())["type"] == "evaluate":
@@ -142,13 +144,12 @@ class _Executor:
             leftovers=leftovers,
         )
         ending["seconds"] = time.monotonic() - started
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                # The output must be in the pipe before the supervisor hears of the end. User code may have closed it.
-                stream.flush()
+        # The output must be in the pipe before the supervisor hears of the end.
+        self._surroundings.flush()
         self._outbox.send(ending)
         del self._stops[run]
         leftovers.close()
+        self._surroundings.restore()
         self._outbox.send({"type": "idle", "run": run, **self._cleanup.after_run()})
 
     def _receive(self) -> None:

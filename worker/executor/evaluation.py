@@ -147,7 +147,7 @@ def _task_of(fields: dict[str, Any]) -> EvaluationTask:
 
 def _failure(run: int, error: BaseException) -> Message:
     out_of_memory = _is_out_of_memory(error)
-    message = _text_of(error)
+    message = _text_of(error) or (_no_memory() if out_of_memory else "")
     return {
         "type": "failed",
         "run": run,
@@ -187,6 +187,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if torch_class is not None and isinstance(error, torch_class):
         return True
     return _OUT_OF_MEMORY.search(_text_of(error)) is not None
+
+
+def _no_memory() -> str:
+    """In the place of Python's own MemoryError, which says nothing."""
+    limit = host_memory.own_limit_bytes()
+    return "memory was refused" + (f" within this executor's limit of {limit:,} bytes" if limit else "")
 
 
 def _forget_peaks() -> None:

@@ -25,6 +25,9 @@ from tenure.worker.slots.executor_process import ExecutorProcess, Exited
 
 log = structlog.get_logger()
 
+# Of what executors log: work is lost, or would be if the run died now.
+WARNINGS = frozenset({"checkpoint.failed", "checkpoint.none_usable", "checkpoint.skipped"})
+
 # A limit that has passed must still be passed after this: had the whole worker been stopped, reports are queued.
 _SECOND_LOOK_SECONDS = 0.2
 
@@ -161,7 +164,8 @@ class Execution:
             case "saves":
                 self._observer.checkpoint_costs(run, message["costs"])
             case "log":
-                log.info(message["event"], **_without_clashes(message["fields"]), **run.log_fields)
+                write = log.warning if message["event"] in WARNINGS else log.info
+                write(message["event"], **_without_clashes(message["fields"]), **run.log_fields)
         return False
 
 

@@ -6,6 +6,7 @@ The table is checked against the services' descriptors: an RPC without a case fa
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -66,6 +67,14 @@ def registration(search: str) -> worker_pb2.RegisterRequest:
     return worker_pb2.RegisterRequest(worker_id=f"{search}-pull", instance_id="i", dispatch=worker_pb2.DISPATCH_PULL)
 
 
+ARCHIVE = b"no zip, which is the worker's affair"
+DIGEST = hashlib.sha256(ARCHIVE).hexdigest()
+
+
+def upload() -> tenure_pb2.PutCodeRequest:
+    return tenure_pb2.PutCodeRequest(search="code", digest=DIGEST, size_bytes=len(ARCHIVE), data=ARCHIVE)
+
+
 CASES: dict[str, Callable[[Peers], Message]] = {
     "RegisterWorker": lambda peers: registration(peers.search),
     "Heartbeat": lambda peers: worker_pb2.HeartbeatRequest(
@@ -95,11 +104,14 @@ CASES: dict[str, Callable[[Peers], Message]] = {
     "DrainWorker": worker,
     "CordonWorker": worker,
     "UncordonWorker": worker,
+    "PutCode": lambda peers: upload(),
+    "HasCode": lambda peers: tenure_pb2.CodeName(search="code", digest=DIGEST),
+    "GetCode": lambda peers: worker_pb2.CodeRequest(search="code", digest=DIGEST),
     "GetStats": lambda peers: tenure_pb2.StatsRequest(),
     "Fsck": lambda peers: tenure_pb2.FsckRequest(),
 }
 # Tests of their own below.
-APART = {"RequestTask", "Session", "Watch"}
+APART = {"RequestTask", "Session", "TailTask", "Watch"}
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +140,7 @@ async def peers(master: MasterProcess, open_broker: OpenBroker, open_session: Op
     cancelled, queued = await broker.submit(search, 2)
     await broker.api.CancelTasks(tenure_pb2.TaskIds(task_ids=[cancelled]))
     await broker.workers.RegisterWorker(registration(search))
+    await broker.api.PutCode(upload())
     yield Peers(search, broker, session, queued, leased, cancelled)
     # Nothing of it changes while the next test looks.
     await broker.api.CancelSearch(tenure_pb2.SearchName(name=search))
@@ -222,6 +235,13 @@ async def test_an_outdated_token_on_a_stream_changes_nothing(peers: Peers, serve
     else:
         assert answer.verdict == worker_pb2.VERDICT_STALE  # type: ignore[attr-defined]
     assert kept(server) == before
+
+
+async def test_a_tail_of_an_ended_task_tells_the_same_twice(peers: Peers) -> None:
+    request = tenure_pb2.TailTaskRequest(task_id=peers.cancelled, follow=True)
+    told = [[item async for item in peers.broker.api.TailTask(request)] for _ in range(2)]
+    assert told[0] == told[1]
+    assert told[0][-1].end.state == tenure_pb2.CANCELLED
 
 
 async def test_a_watch_from_one_cursor_tells_the_same_twice(peers: Peers) -> None:

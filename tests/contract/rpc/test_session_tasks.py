@@ -95,7 +95,8 @@ async def test_a_success_ends_the_task_with_its_result(open_session: OpenSession
         (FAILURE, {"retryable": True}, (1, 0, 0), tenure_pb2.QUEUED),
         (FAILURE, {"retryable": False}, (1, 0, 0), tenure_pb2.FAILED),
         (LOSS, {"exit_signal": 9}, (0, 1, 0), tenure_pb2.QUEUED),
-        (OUT_OF_MEMORY, {}, (0, 0, 1), tenure_pb2.QUEUED),
+        (OUT_OF_MEMORY, {"retryable": True}, (0, 0, 1), tenure_pb2.QUEUED),
+        (OUT_OF_MEMORY, {"retryable": False}, (0, 0, 1), tenure_pb2.FAILED),
         (RELEASE, {}, (0, 0, 0), tenure_pb2.QUEUED),
     ],
 )
