@@ -249,11 +249,11 @@ async def test_every_way_of_an_evaluator_to_die_is_seen_in_tasks_show(
         "exit": ("losses        2 of 2", "ended with exit code 7", "| about to leave by os._exit"),
         "segfault": ("losses        2 of 2", "SIGSEGV (11)", "| Fatal Python error: Segmentation fault"),
         "kill": ("losses        2 of 2", "SIGKILL (9)", "ExecutorDied"),
-        "exhaust": ("out of memory 2", "MemoryError", "epoch 2: out_of_memory on worker"),
+        "exhaust": ("out of memory 2 of 2", "MemoryError", "epoch 2: out_of_memory on worker"),
     }
     began = time.monotonic()
     for fate, parts in expected.items():
-        budgets = {"max_losses": 2, "max_attempts": 2}
+        budgets = {"max_losses": 2, "max_attempts": 2, "max_out_of_memory": 2}
         task_id = await submit_one(cluster, fate, {"fate": fate, "steps": "2"}, **budgets)
         await cluster.all_ended(fate, 60)
         page, record = await shown(tenure, task_id)
