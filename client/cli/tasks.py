@@ -60,8 +60,8 @@ def submit(
     by how often the same content stands above it in the file.
 
     With --evaluator, and --code for what it is in, the search's tasks are evaluated by a function of your own from now
-    on: the code is uploaded once and shipped to workers that were started with --accept-code. The same task with other
-    code is another task; those that were submitted before keep theirs.
+    on: the code is uploaded once and shipped to workers that were started with --accept-code. Without a key of
+    its own the same task with other code is another task; those that were submitted before keep theirs.
 
     Exit code 1 with --wait if any of the tasks ended without a result.
 
