@@ -18,7 +18,7 @@ class SearchStatus:
 
     Attributes:
         weight: Among searches of equal priority tasks are given in this proportion.
-        max_leased: Most tasks leased at one time; 0 = no limit.
+        max_leased: No task is given out while so many are leased; 0 = no limit.
         architecture_format: ``graph`` or ``json``.
         status: ``active``, ``paused`` or ``cancelled``.
         tasks: Number of tasks by state.

@@ -301,7 +301,7 @@ class Search:
         Args:
             priority: -100 to 100; a search of higher priority is served first.
             weight: 0.01 to 100; among equal priorities tasks are given in this proportion.
-            max_leased: Most tasks leased at one time; 0 = no limit.
+            max_leased: No task is given out while so many are leased; 0 = no limit.
             architecture_format: ``graph`` (MorphML's, checked at submit) or ``json`` (for evaluators of your
                 own).
             retry: Which failures are tried again, how often, after which pause. Replaces the search's policy

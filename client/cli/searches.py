@@ -93,7 +93,10 @@ def set_(
     max_leased: Annotated[
         int | None,
         typer.Option(
-            "--max-leased", metavar="N", help="Most tasks leased at one time; 0 = no limit.", show_default=False
+            "--max-leased",
+            metavar="N",
+            help="No task is given out while so many are leased; 0 = no limit.",
+            show_default=False,
         ),
     ] = None,
     architecture_format: Annotated[

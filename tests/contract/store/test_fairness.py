@@ -11,7 +11,7 @@ from store_scene import Scene
 from tenure.common.errors import UnknownSearch, WrongState
 from tenure.common.spec import Requirements
 from tenure.common.states import TaskState
-from tenure.master.store.records import Grant, requirement_class
+from tenure.master.store.records import Grant, RenewVerdict, requirement_class
 
 
 async def put(scene: Scene, search: str, tasks: int = 0, **settings: Any) -> None:
@@ -177,6 +177,23 @@ class TestCap:
         assert len(await scene.claim("w2")) == 1
         await scene.complete(outdated)
         assert len(await scene.claim("w2", 5)) == 1
+
+    async def test_a_holder_that_comes_back_has_its_lease_all_the_same(self, scene: Scene) -> None:
+        """Work isn't thrown away for a cap. Nothing is given out until the leases are fewer than it."""
+        await put(scene, "s", max_leased=1)
+        back = await scene.lease("w1")
+        await scene.submit(priority=9)
+        await scene.submit(priority=8)
+        await scene.expire_all()
+        (other,) = await scene.claim("w2")
+        assert other.task_id != back.task_id
+        assert await scene.renew(back, "w1") == RenewVerdict.READOPTED
+        assert await scene.claim("w3") == []
+        await scene.complete(other, "w2")
+        assert await scene.claim("w3") == []
+        await scene.complete(back, "w1")
+        assert len(await scene.claim("w3", 5)) == 1
+        assert await scene.violations() == []
 
     async def test_can_be_raised_lowered_and_lifted(self, scene: Scene) -> None:
         await self.filled(scene, 2)
