@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint proto compat chaos simulate mutants acceptance model bench bench-checkpoint docs clean
+.PHONY: help setup demo test ops-test lint proto compat chaos simulate mutants acceptance model bench bench-checkpoint docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,10 @@ test: lint
 endif
 test: ## lint, then all tests (TESTS=… only those, without lint; ARGS=… for pytest)
 	@$(BIN)/pytest -n $(or $(JOBS),$(if $(TESTS),0,auto)) --dist worksteal $(TESTS) $(ARGS)
+
+ops-test: setup ## dashboards, alerts, scripts and the console, with a real Prometheus and Chromium (installed where they are missing)
+	@scripts/install_tools
+	@$(BIN)/pytest -n $(or $(JOBS),auto) --dist worksteal -m 'tools or not tools' tests/ops $(ARGS)
 
 lint: setup ## style, format, types, generated files
 	@$(BIN)/python scripts/lint.py

@@ -1,0 +1,17 @@
+"""Programs that pip can't install. Tests that need one are marked ``tools`` and run in ``make ops-test`` only."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "chromium": "chromium", "shellcheck": "shellcheck"}
+
+
+def tool(name: str) -> str:
+    """The path of a program; the test fails when it isn't installed: who runs these tests has asked for them."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.fail(f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}, or scripts/install_tools")
+    return path
