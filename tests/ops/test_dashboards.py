@@ -24,7 +24,7 @@ from tenure.worker.metrics import Instruments
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "ops" / "grafana" / "dashboards").glob("*.json"))
-RULES = ROOT / "ops" / "prometheus" / "rules.yml"
+RULES = sorted((ROOT / "ops" / "prometheus" / "rules").glob("*.yml"))
 # Labels that Prometheus gives, and the ones that recorded series and joins bring along.
 GIVEN_LABELS = {"instance", "job", "le", "worker"}
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",), "info": ("_info",)}
@@ -40,7 +40,7 @@ def panels(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def rules() -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    return [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 
 
 def expressions() -> Iterator[tuple[str, str]]:
