@@ -52,6 +52,17 @@ class EventLog:
             ids.append(text(info[0][0]) if info else BEGINNING)
         return ",".join(ids)
 
+    async def latest(self, count: int) -> list[TaskEvent]:
+        """The last events, the newest first; ``count`` in all, whatever their shards."""
+        found: list[TaskEvent] = []
+        for shard in range(self._keys.shards):
+            try:
+                rows = await self._client(shard).xrevrange(self._keys.events(shard), count=count)
+            except (TimeoutError, RedisError, OSError) as error:
+                raise translate(error) from error
+            found += [_event(stream_id, fields) for stream_id, fields in rows]
+        return sorted(found, key=lambda event: event.at_unix_ms, reverse=True)[:count]
+
     async def check(self, cursor: str) -> list[str]:
         """The cursor's ids, one a shard.
 

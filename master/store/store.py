@@ -14,6 +14,7 @@ from tenure.master.store.embedded import DataDirectory, EmbeddedServer
 from tenure.master.store.events import EventLog
 from tenure.master.store.fsck import Fsck
 from tenure.master.store.keys import Keys
+from tenure.master.store.looks import Looks
 from tenure.master.store.pipeline import ObserveScript
 from tenure.master.store.relay import Relay
 from tenure.master.store.searches import SearchStore
@@ -78,7 +79,7 @@ class Store:
     """An open store. Made by :func:`open_store`.
 
     Attributes:
-        tasks, searches, code, workers, events, fsck: Its parts.
+        tasks, searches, code, workers, events, fsck, looks: Its parts.
         durability: What an acknowledgement means: ``strict`` (on disk) or ``relaxed``.
         description: Server and place, for people; without password.
         embedded: The embedded server, or None.
@@ -110,6 +111,7 @@ class Store:
         self.relay = Relay(topology.client_for, keys)
         self.events = EventLog(topology.client_for, keys, together=topology.together)
         self.fsck = Fsck(self._pipeline, keys, self.searches)
+        self.looks = Looks(self._pipeline, keys, self.tasks)
         place = EMBEDDED if embedded else without_password(options.url)
         self.description = f"{facts.name} ({place})"
 
