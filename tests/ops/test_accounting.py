@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -69,7 +69,7 @@ def compare(
     changed: Mapping[str, TaskLine | None],
     records: Mapping[str, list[AttemptRecord]] | None = None,
     *,
-    drained: Mapping[str, str] | None = None,
+    drained: Collection[tuple[str, int]] = (),
     **counters: int,
 ) -> Accounting:
     """BEFORE against itself with these changes; None: the task is gone."""
@@ -159,23 +159,26 @@ def test_an_evaluation_that_failed_by_itself_is_a_note() -> None:
     assert result.notes == [
         "task l, lease 1 on w: failure ValueError: loss is nan; an end of its own, charged to its attempts"
     ]
-    assert result.figures["attempts burned"] == 1
+    assert result.figures["attempts burned"] == 0
+    assert result.figures["failed by themselves"] == 1
 
 
 @pytest.mark.parametrize(("outcome", "budget"), [("failure", "attempts"), ("loss", "losses")])
 def test_the_same_while_its_worker_drained_is_a_breach(outcome: str, budget: str) -> None:
     task, records = line(QUEUED, epoch=1, **{budget: 1}), {"l": [record(1, outcome)]}
-    assert not compare({"l": task}, records, drained={"l": "w"}).kept
-    # Of another worker, or under a later lease, it has nothing to do with the drain.
-    assert compare({"l": task}, records, drained={"l": "x"}).kept
-    assert compare(
-        {"l": task._replace(epoch=2)}, {"l": [record(1, "release"), record(2, outcome)]}, drained={"l": "w"}
-    ).kept
+    result = compare({"l": task}, records, drained=[("l", 1)])
+    assert not result.kept
+    assert result.figures[f"{budget} burned"] == 1
+    assert result.figures["failed by themselves"] == 0
+    # Under another lease it has nothing to do with the drain, unless that was drained, too.
+    later = {"l": task._replace(epoch=2)}, {"l": [record(1, "release"), record(2, outcome, "x")]}
+    assert compare(*later, drained=[("l", 1)]).kept
+    assert not compare(*later, drained=[("l", 1), ("l", 2)]).kept
 
 
 def test_what_was_handed_back_and_goes_on_elsewhere() -> None:
     result = compare(
-        {"l": line(LEASED, epoch=2, worker_id="x")}, {"l": [record(1, "release")]}, drained={"l": "w"}, released=1
+        {"l": line(LEASED, epoch=2, worker_id="x")}, {"l": [record(1, "release")]}, drained=[("l", 1)], released=1
     )
     assert result.kept
     assert result.figures["handed back"] == 1

@@ -11,7 +11,7 @@ how. What no record explains counts as broken.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from restarting.snapshot import Snapshot, TaskLine
@@ -53,7 +53,7 @@ def account(
     after: Snapshot,
     evidence_of: Callable[[Iterable[str]], Evidence],
     *,
-    drained: Mapping[str, str] | None = None,
+    drained: Collection[tuple[str, int]] = (),
 ) -> Accounting:
     """Compare.
 
@@ -61,11 +61,12 @@ def account(
         before: The look before the restart.
         after: The look after it, taken with ``known=before.tasks``.
         evidence_of: Reads the attempt records of tasks by id; asked only for tasks that changed.
-        drained: Tasks that a worker was running when it was told to drain: that worker's id by task id. Whatever
-            is charged to their budgets then and there is put down to the restart.
+        drained: Leases that a worker held when it was told to drain, each a task's id and the lease's epoch. Whatever
+            they are charged with is put down to the restart.
     """
     result = Accounting()
-    drained = drained or {}
+    burned: Counter[str] = Counter()
+    drained = frozenset(drained)
     known = {task_id: after.tasks[task_id] for task_id in before.tasks if task_id in after.tasks}
     result.states = {
         state.value: (before.count(state), sum(task.state is state for task in known.values())) for state in TaskState
@@ -79,13 +80,13 @@ def account(
         earlier, task = before.tasks[task_id], known[task_id]
         records = new_records(earlier, evidence.get(task_id, ()))
         ends.update(record.outcome for record in records)
-        _account_for_charges(task_id, earlier, task, records, drained.get(task_id), result)
+        burned += _account_for_charges(task_id, earlier, task, records, drained, result)
         if _was_given_again(earlier, task) and not any(record.epoch == earlier.epoch for record in records):
             unexplained.append(
                 f"task {task_id} was given to {task.worker_id} although nothing says that lease {earlier.epoch} "
                 f"on {earlier.worker_id} had ended"
             )
-    _account_for_ended(before, known, result)
+    changed_results = _account_for_ended(before, known, result)
     _account_for_unexplained(unexplained, _growth("released", before, after) - ends["release"], result)
     for name, count in before.counters.items():
         if after.counters.get(name, 0) < count:
@@ -99,12 +100,15 @@ def account(
     result.figures = {
         "tasks known before": len(before.tasks),
         "still there": len(known),
+        "lost": len(before.tasks) - len(known) - forgotten,
         "deleted by retention": forgotten,
         "submitted meanwhile": len(after.tasks.keys() - before.tasks.keys()),
         "ended meanwhile": sum(task.state.terminal and not before.tasks[i].state.terminal for i, task in known.items()),
+        "results changed": changed_results,
         "leases expired": expired,
-        "attempts burned": ends["failure"] + ends["out_of_memory"],
-        "losses burned": ends["loss"] + ends["expired"],
+        "attempts burned": burned["attempts"] + burned["out_of_memory"],
+        "losses burned": burned["losses"],
+        "failed by themselves": sum(ends[name] for name in CHARGED_TO) - burned["explained"],
         "handed back": ends["release"],
     }
     return result
@@ -148,15 +152,19 @@ def _account_for_vanished(before: Snapshot, after: Snapshot, result: Accounting)
     return forgotten
 
 
-def _account_for_ended(before: Snapshot, known: Mapping[str, TaskLine], result: Accounting) -> None:
+def _account_for_ended(before: Snapshot, known: Mapping[str, TaskLine], result: Accounting) -> int:
+    """Breaches for tasks whose end is another now; returns how many."""
+    changed = 0
     for task_id, task in known.items():
         earlier = before.tasks[task_id]
         if earlier.state.terminal and earlier.ending != task.ending:
+            changed += 1
             result.breaches.append(
                 f"task {task_id} had ended {earlier.state.value} and is now {task.state.value}"
                 f"{' with another result' if earlier.state is task.state else ''}"
                 f"{' (did somebody requeue it?)' if earlier.state is not TaskState.SUCCEEDED else ''}"
             )
+    return changed
 
 
 def _account_for_charges(
@@ -164,9 +172,12 @@ def _account_for_charges(
     before: TaskLine,
     after: TaskLine,
     records: Sequence[AttemptRecord],
-    drained_from: str | None,
+    drained: Collection[tuple[str, int]],
     result: Accounting,
-) -> None:
+) -> Counter[str]:
+    """Breaches and notes for what was charged. Returns what the restart burned, by budget, and under ``explained`` how
+    much of it has a record."""
+    burned: Counter[str] = Counter()
     explained: Counter[str] = Counter()
     for record in records:
         budget = CHARGED_TO.get(record.outcome)
@@ -174,7 +185,9 @@ def _account_for_charges(
             continue
         explained[budget] += 1
         what = f"task {task_id}, lease {record.epoch} on {record.worker_id}: {_said(record)}"
-        by_drain = record.worker_id == drained_from and record.epoch == before.epoch
+        by_drain = (task_id, record.epoch) in drained
+        if by_drain or record.outcome == "expired":
+            burned.update((budget, "explained"))
         if record.outcome == "expired":
             result.breaches.append(f"{what}; the lease expired and a loss was burned")
         elif by_drain:
@@ -183,9 +196,11 @@ def _account_for_charges(
             result.notes.append(f"{what}; an end of its own, charged to its {budget}")
     for budget, number in _charges(before, after).items():
         if number > explained[budget]:
+            burned[budget] += number - explained[budget]
             result.breaches.append(
                 f"task {task_id} was charged {number} {budget} and its records explain {explained[budget]}"
             )
+    return burned
 
 
 def _account_for_unexplained(leases: Sequence[str], handed_back: int, result: Accounting) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from tenure.client import Client
 from tenure.common.errors import InvalidSetting, TenureError
 
 DEFAULT_MASTER = "127.0.0.1:50051"
+_PROGRESS_SECONDS = 10.0
 
 
 class Exit(enum.IntEnum):
@@ -30,6 +32,7 @@ class Exit(enum.IntEnum):
     BROKEN = 1
     USAGE = 2
     UNAVAILABLE = 3
+    REFUSED = 5
     FAILED = 6
     INTERRUPTED = 130
 
@@ -128,6 +131,27 @@ class Console:
         """One line, at once."""
         self._stream.write(line + "\n")
         self._stream.flush()
+
+    def progress(self, line: str) -> Callable[[], None]:
+        """To be called again and again while something is waited for: says so every ten seconds."""
+        began = time.monotonic()
+        said = began
+
+        def waiting() -> None:
+            nonlocal said
+            if time.monotonic() - said >= _PROGRESS_SECONDS:
+                said = time.monotonic()
+                self.say(f"{line}, after {said - began:.0f} s")
+
+        return waiting
+
+    def confirmed(self, question: str, *, yes: bool) -> bool:
+        """Whether a person at a terminal agrees; nobody is asked with ``yes``, or where no person can answer."""
+        if yes or not sys.stdin.isatty():
+            return True
+        self._stream.write(f"{question} [y/N] ")
+        self._stream.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def fail(self, error: Exception, code: Exit) -> Exit:
         """The error on stderr; returns the code."""

@@ -6,8 +6,8 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from restarting.accounting import Accounting, account
@@ -17,30 +17,16 @@ from restarting.console import (
     Exit,
     add_common_options,
     check_store,
-    command_line,
     master_addresses,
     run,
     seconds,
     words,
 )
-from restarting.processes import (
-    CALL_POLL_SECONDS,
-    CannotRestart,
-    Output,
-    Ready,
-    Recipe,
-    RestartFailed,
-    Running,
-    reachable,
-    run_command,
-    start,
-    undisturbed,
-    wait_until,
-)
+from restarting.master_target import ForeignMaster, LocalMaster, Patience, keeping_port, master_id
+from restarting.processes import CannotRestart, Output, Ready, Recipe, Running, reachable
 from restarting.recovery import await_recovery
 from restarting.snapshot import Snapshot, read_evidence, take_snapshot
 from tenure.client import Client
-from tenure.common.errors import TenureError
 
 _PATIENCE_SECONDS = 30.0
 _GLANCE_SECONDS = 1.0
@@ -107,83 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@dataclass(frozen=True)
-class _Local:
-    """A process on this machine.
-
-    Attributes:
-        address: Of the one master that is restarted.
-        running: None: it doesn't run.
-        recipe: How it is started.
-        output: Where it writes to.
-        ending: What ends it.
-    """
-
-    address: str
-    running: Running | None
-    recipe: Recipe
-    output: Output
-    ending: signal.Signals
-
-    def describe(self, console: Console) -> None:
-        """Say what is about to be done."""
-        if self.running is not None:
-            console.say(f"pid {self.running.pid}, to be ended by {self.ending.name} and started by")
-        else:
-            console.say("to be started by")
-        console.recipe(self.recipe, self.output)
-
-    def carry_out(self, arguments: argparse.Namespace, has_come: Callable[[], bool], console: Console) -> None:
-        """End it, start it, wait for it.
-
-        Raises:
-            RestartFailed: It didn't end, or did not come back.
-        """
-        self.output.open()
-        with undisturbed():
-            if self.running is not None:
-                _stop(self.running, self.ending, arguments.stop_timeout, console)
-            child = start(self.recipe, self.output)
-            self.output.close()
-        console.say(f"started pid {child.pid}")
-        by_hand = f"once it can, start it by hand: {command_line(self.recipe.argv)}"
-        wait_until(lambda: child.poll() is not None or has_come(), arguments.ready_timeout, CALL_POLL_SECONDS)
-        if child.poll() is not None:
-            raise RestartFailed(f"the new master ended with status {child.returncode}; its output says why; {by_hand}")
-        if not has_come():
-            raise RestartFailed(
-                f"pid {child.pid} does not serve at {self.address} after {arguments.ready_timeout:g} s; it was left "
-                "alone; its output says what it waits for"
-            )
-
-
-@dataclass(frozen=True)
-class _Via:
-    """Somebody else restarts the master for us."""
-
-    address: str
-    command: Sequence[str]
-
-    def describe(self, console: Console) -> None:
-        """Say what is about to be done."""
-        console.say("to be restarted by")
-        console.say(f"  {command_line(self.command)}")
-
-    def carry_out(self, arguments: argparse.Namespace, has_come: Callable[[], bool], console: Console) -> None:
-        """Have it done, wait for the new master.
-
-        Raises:
-            RestartFailed: The command failed, or none came.
-        """
-        run_command(self.command)
-        if not wait_until(has_come, arguments.ready_timeout, CALL_POLL_SECONDS):
-            raise RestartFailed(f"no new master answers at {self.address} after {arguments.ready_timeout:g} s")
-
-
-def _make_plan(arguments: argparse.Namespace) -> _Local | _Via:
+def _make_plan(arguments: argparse.Namespace) -> LocalMaster | ForeignMaster:
     address = master_addresses(arguments.master).partition(",")[0]
     if arguments.via:
-        return _Via(address, arguments.via)
+        return ForeignMaster(address, arguments.via)
     ready = running = None
     try:
         if arguments.ready_file is not None:
@@ -198,11 +111,10 @@ def _make_plan(arguments: argparse.Namespace) -> _Local | _Via:
     recipe = running.recipe if running is not None else Recipe.of_this_process()
     if arguments.command:
         recipe = replace(recipe, argv=tuple(arguments.command))
-    if ready is not None and recipe.option("listen", "TENURE_MASTER_LISTEN").endswith(":0"):
-        # Workers and clients know the port that the system chose; another one they would never find.
-        recipe = recipe.with_options({"TENURE_MASTER_LISTEN": ready.grpc})
+    if ready is not None:
+        recipe = keeping_port(recipe, ready)
     ending = signal.SIGKILL if arguments.kill else signal.SIGTERM
-    return _Local(address, running, recipe, Output(running, arguments.log), ending)
+    return LocalMaster(address, running, recipe, Output(running, arguments.log), ending)
 
 
 def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
@@ -212,9 +124,9 @@ def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
         Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client,
         Client(plan.address, timeout_seconds=_GLANCE_SECONDS) as glance,
     ):
-        old_id = _master_id(glance)
+        old_id = master_id(glance)
         console.say(f"master {old_id or '(none answers)'} at {plan.address}")
-        starts_anew = isinstance(plan, _Local) and plan.running is None
+        starts_anew = isinstance(plan, LocalMaster) and plan.running is None
         before = None if arguments.unproved or starts_anew else take_snapshot(client)
         plan.describe(console)
         if before is not None:
@@ -227,33 +139,15 @@ def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
             return Exit.KEPT
         console.changing = True
         began = time.monotonic()
-        plan.carry_out(arguments, lambda: _master_id(glance) not in ("", old_id), console)
+        patience = Patience(arguments.stop_timeout, arguments.ready_timeout)
+        plan.carry_out(patience, lambda: master_id(glance) not in ("", old_id), console)
         down_seconds = time.monotonic() - began
         console.say(f"a new master answers at {plan.address} after {down_seconds:.1f} s")
         accounting = _account(client, before, arguments.settle_timeout, console)
         check_store(client, accounting, skip=arguments.skip_fsck)
         return console.report(
-            accounting, proved=before is not None, master_id=_master_id(glance), down_seconds=round(down_seconds, 3)
+            accounting, proved=before is not None, master_id=master_id(glance), down_seconds=round(down_seconds, 3)
         )
-
-
-def _master_id(glance: Client) -> str:
-    """Of the master that answers now; '' if none does."""
-    try:
-        return glance.stats().master_id
-    except TenureError:
-        return ""
-
-
-def _stop(running: Running, number: signal.Signals, timeout_seconds: float, console: Console) -> None:
-    began = time.monotonic()
-    running.signal(number)
-    if not running.wait(timeout_seconds):
-        raise RestartFailed(
-            f"process {running.pid} still runs {timeout_seconds:g} s after {number.name}, and was left alone; "
-            "give --stop-timeout, or --kill"
-        )
-    console.say(f"ended after {time.monotonic() - began:.1f} s")
 
 
 def _account(client: Client, before: Snapshot | None, settle_seconds: float, console: Console) -> Accounting:

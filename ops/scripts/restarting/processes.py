@@ -155,9 +155,9 @@ class Running:
         with contextlib.suppress(psutil.NoSuchProcess):
             self._process.send_signal(number)
 
-    def wait(self, seconds: float) -> bool:
-        """Whether it ended in time."""
-        return wait_until(lambda: self.ended, seconds)
+    def wait(self, seconds: float, waiting: Callable[[], None] = lambda: None) -> bool:
+        """Whether it ended in time; ``waiting`` is called again and again meanwhile."""
+        return wait_until(lambda: self.ended, seconds, waiting=waiting)
 
     def _read_exit_status(self) -> None:
         """Of a zombie; only its parent and this file in /proc know it."""
@@ -276,12 +276,18 @@ def undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, pause_seconds: float = _POLL_SECONDS) -> bool:
-    """Whether the condition came to hold in time."""
+def wait_until(
+    condition: Callable[[], bool],
+    seconds: float,
+    pause_seconds: float = _POLL_SECONDS,
+    waiting: Callable[[], None] = lambda: None,
+) -> bool:
+    """Whether the condition came to hold in time; ``waiting`` is called again and again meanwhile."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False
+        waiting()
         time.sleep(pause_seconds)
     return True
 

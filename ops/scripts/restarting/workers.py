@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import subprocess
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from restarting.accounting import account
 from restarting.console import (
@@ -18,32 +13,18 @@ from restarting.console import (
     Exit,
     add_common_options,
     check_store,
-    command_line,
     master_addresses,
     run,
     seconds,
     words,
 )
-from restarting.processes import (
-    CALL_POLL_SECONDS,
-    CannotRestart,
-    Output,
-    Ready,
-    Recipe,
-    RestartFailed,
-    Running,
-    run_command,
-    start,
-    undisturbed,
-    wait_until,
-)
+from restarting.processes import CannotRestart, Output, Ready
 from restarting.recovery import await_recovery
-from restarting.snapshot import Snapshot, leased_now, read_evidence, take_snapshot
+from restarting.snapshot import read_evidence, take_snapshot
+from restarting.worker_target import ForeignWorker, LocalWorker, WorkerTarget, restart_together
 from tenure.client import Client
 
 _PATIENCE_SECONDS = 30.0
-_DRAIN_GRACE_SECONDS = 60.0
-_DRAIN_MARGIN_SECONDS = 30.0
 
 _EXAMPLES = """\
 Each worker gets a SIGTERM, which drains it: its evaluations save a checkpoint, their tasks go back without burning an
@@ -96,120 +77,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_restart, arguments)
 
 
-class _Target(Protocol):
-    """A worker to be restarted."""
-
-    worker_id: str
-
-    def describe(self, console: Console) -> None:
-        """Say what is about to be done."""
-
-    def stop(self) -> None:
-        """Have it drain and end; returns at once, or (somebody else restarts it) when it is up again."""
-
-    def restart(self) -> str:
-        """Once it has ended, start it. Returns what is wrong, '' if nothing is.
-
-        Raises:
-            RestartFailed: It didn't end, or can't be started.
-        """
-
-    def check(self) -> None:
-        """Raises RestartFailed if it has ended again."""
-
-
-@dataclass
-class _LocalWorker:
-    """A process on this machine."""
-
-    worker_id: str
-    running: Running
-    recipe: Recipe
-    output: Output
-    drain_seconds: float
-    child: subprocess.Popen[bytes] | None = None
-
-    def describe(self, console: Console) -> None:
-        console.say(f"worker {self.worker_id}, pid {self.running.pid}, to be drained by SIGTERM and started by")
-        console.recipe(self.recipe, self.output)
-
-    def stop(self) -> None:
-        self.output.open()
-        self.running.signal(signal.SIGTERM)
-
-    def restart(self) -> str:
-        if not self.running.wait(self.drain_seconds):
-            raise RestartFailed(
-                f"worker {self.worker_id}, pid {self.running.pid}, still drains after {self.drain_seconds:g} s "
-                f"and was left alone; when it has ended, start it by hand: {command_line(self.recipe.argv)}"
-            )
-        self.child = start(self.recipe, self.output)
-        self.output.close()
-        status = self.running.exit_status
-        return f"worker {self.worker_id} ended its drain with status {status}" if status else ""
-
-    def check(self) -> None:
-        if self.child is not None and self.child.poll() is not None:
-            raise RestartFailed(
-                f"worker {self.worker_id} ended with status {self.child.returncode} after its start; its output says "
-                f"why; once it can, start it by hand: {command_line(self.recipe.argv)}"
-            )
-
-
-@dataclass
-class _ForeignWorker:
-    """One that somebody else restarts for us."""
-
-    worker_id: str
-    command: Sequence[str]
-
-    def describe(self, console: Console) -> None:
-        console.say(f"worker {self.worker_id}, to be restarted by")
-        console.say(f"  {command_line(self.command)}")
-
-    def stop(self) -> None:
-        run_command(self.command)
-
-    def restart(self) -> str:
-        return ""
-
-    def check(self) -> None:
-        """What became of it only its supervisor knows."""
-
-
-def _local_worker(path: Path, arguments: argparse.Namespace) -> _LocalWorker:
-    ready = Ready.read(path)
-    if not ready.worker_id:
-        raise CannotRestart(f"{path} is not a worker's ready file")
-    running = Running.of(ready)
-    recipe = running.recipe
-    if not recipe.option("worker-id", "TENURE_WORKER_WORKER_ID"):
-        # It would take any identity that is free, and leave what this one has spooled to somebody else.
-        recipe = recipe.with_options({"TENURE_WORKER_WORKER_ID": ready.worker_id})
-    grace = recipe.option("drain-grace-seconds", "TENURE_WORKER_DRAIN_GRACE_SECONDS")
-    drain_seconds = arguments.drain_timeout
-    if drain_seconds is None:
-        drain_seconds = float(grace or _DRAIN_GRACE_SECONDS) + _DRAIN_MARGIN_SECONDS
-    return _LocalWorker(ready.worker_id, running, recipe, Output(running, arguments.log), drain_seconds)
-
-
-def _foreign_workers(client: Client, arguments: argparse.Namespace) -> Iterator[_ForeignWorker]:
+def _foreign_workers(client: Client, arguments: argparse.Namespace) -> Iterator[ForeignWorker]:
     known = {worker.worker_id: worker for worker in client.workers(include_gone=True)}
     wanted = arguments.worker or [name for name, worker in known.items() if worker.status == "live"]
     for worker_id in wanted:
         if worker_id not in known:
             raise CannotRestart(f"no worker {worker_id} is registered; `tenure workers list --all` shows them")
         host = known[worker_id].host
-        yield _ForeignWorker(
+        yield ForeignWorker(
             worker_id, [part.replace("{worker}", worker_id).replace("{host}", host) for part in arguments.via]
         )
 
 
 def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
-    local = [_local_worker(path, arguments) for path in arguments.ready_files]
+    local = [
+        LocalWorker.of(Ready.read(path), lambda running: Output(running, arguments.log), arguments.drain_timeout)
+        for path in arguments.ready_files
+    ]
     addresses = master_addresses(arguments.master, local[0].recipe.option("master", "TENURE_MASTER") if local else "")
     with Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client:
-        targets: list[_Target] = [*local] if local else [*_foreign_workers(client, arguments)]
+        targets: list[WorkerTarget] = [*local] if local else [*_foreign_workers(client, arguments)]
         if not targets:
             raise CannotRestart("no worker is live")
         before = take_snapshot(client)
@@ -223,11 +110,11 @@ def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
             console.say("dry run: nothing was changed")
             return Exit.KEPT
         console.changing = True
-        drained: dict[str, str] = {}
+        drained: set[tuple[str, int]] = set()
         wrong: list[str] = []
         for first in range(0, len(targets), arguments.at_once):
             batch = targets[first : first + arguments.at_once]
-            drained |= _restart_batch(client, batch, before, arguments.ready_timeout, wrong, console)
+            drained |= restart_together(client, batch, arguments.ready_timeout, wrong, console)
         recovery = await_recovery(client, before, arguments.settle_timeout)
         after = take_snapshot(client, known=before.tasks)
         accounting = account(before, after, lambda task_ids: read_evidence(client, task_ids), drained=drained)
@@ -235,46 +122,3 @@ def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
         accounting.breaches += [*wrong, *recovery.missing(arguments.settle_timeout)]
         check_store(client, accounting, skip=arguments.skip_fsck)
         return console.report(accounting, workers=[target.worker_id for target in targets])
-
-
-def _restart_batch(
-    client: Client,
-    batch: Sequence[_Target],
-    before: Snapshot,
-    ready_seconds: float,
-    wrong: list[str],
-    console: Console,
-) -> dict[str, str]:
-    """Restart these workers together. Returns what they were running: their id by task id."""
-    names = ", ".join(target.worker_id for target in batch)
-    began = time.monotonic()
-    restarted = {target.worker_id for target in batch}
-    drained = {task_id: task.worker_id for task_id, task in leased_now(client).items() if task.worker_id in restarted}
-    failures: list[RestartFailed] = []
-    with undisturbed():
-        for target in batch:
-            target.stop()
-        for target in batch:
-            # One that hangs must not keep the others down.
-            try:
-                wrong += filter(None, [target.restart()])
-            except RestartFailed as failure:
-                failures.append(failure)
-    if failures:
-        raise failures[0]
-    console.say(f"{names}: drained {len(drained)} tasks and started again after {time.monotonic() - began:.1f} s")
-
-    def live_again() -> bool:
-        for target in batch:
-            target.check()
-        live = {worker.worker_id: worker for worker in client.workers() if worker.status == "live"}
-        return all(
-            target.worker_id in live
-            and live[target.worker_id].instance_id != before.workers.get(target.worker_id, ("",))[0]
-            for target in batch
-        )
-
-    if not wait_until(live_again, ready_seconds, CALL_POLL_SECONDS):
-        raise RestartFailed(f"{names}: not live again after {ready_seconds:g} s; their output says why")
-    console.say(f"{names}: live again after {time.monotonic() - began:.1f} s")
-    return drained
