@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -33,6 +34,10 @@ _KEEPALIVE: Sequence[tuple[str, Any]] = (
 )
 
 
+# Told the method, gRPC's code and the duration in seconds of each unary call.
+CallObserver = Callable[[str, str, float], None]
+
+
 class MasterHealth(enum.Enum):
     """What a master says of itself."""
 
@@ -42,11 +47,37 @@ class MasterHealth(enum.Enum):
     SILENT = "silent"
 
 
-def open_channel(address: Address, compression: str, *, keepalive: bool) -> grpc.aio.Channel:
+class _CallClock(grpc.aio.UnaryUnaryClientInterceptor):
+    """Tells an observer how each unary call went."""
+
+    def __init__(self, observe: CallObserver) -> None:
+        self._observe = observe
+
+    async def intercept_unary_unary(
+        self, continuation: Callable[[Any, Any], Awaitable[Any]], details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        """Called by gRPC for each call."""
+        method = details.method.decode() if isinstance(details.method, bytes) else details.method
+        started = time.perf_counter()
+        code = grpc.StatusCode.CANCELLED
+        call = await continuation(details, request)
+        try:
+            code = await call.code()
+        finally:
+            # To one that is done this does nothing; one whose caller has gone would go on till its deadline.
+            call.cancel()
+            self._observe(method.rpartition("/")[2], code.name, time.perf_counter() - started)
+        return call
+
+
+def open_channel(
+    address: Address, compression: str, *, keepalive: bool, observe: CallObserver | None = None
+) -> grpc.aio.Channel:
     """A channel to the master at ``address``; it connects with the first call."""
     return grpc.aio.insecure_channel(
         str(address),
         options=(*_OPTIONS, *_KEEPALIVE) if keepalive else _OPTIONS,
+        interceptors=[_CallClock(observe)] if observe is not None else None,
         compression=grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression,
     )
 

@@ -48,6 +48,7 @@ class Holdings:
         slots: Set once by the supervisor.
         link: Set once by the supervisor; woken when there is something to tell.
         open: Whether tasks are taken at all.
+        call_ended: Told of each call to a master.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Holdings:
         self.slots: Sequence[Slot] = ()
         self.link: Link | None = None
         self.open = False
+        self.call_ended = instruments.call_ended
         self._settings = settings
         self._instruments = instruments
         self._leftovers = leftovers
@@ -232,9 +234,9 @@ class Holdings:
         self._delete(self.announcements.add(run.key, checkpoint))
         self.wake_link()
 
-    def checkpoint_costs(self, run: Run, costs: Mapping[str, float]) -> None:
+    def checkpoint_costs(self, run: Run, costs: Mapping[str, float], write_seconds: float | None = None) -> None:
         """See SlotObserver."""
-        self._instruments.checkpoint_costs(run, costs)
+        self._instruments.checkpoint_costs(run, costs, write_seconds)
 
     def executor_replaced(self, slot: Slot, reason: str) -> None:
         """See SlotObserver."""

@@ -1,27 +1,23 @@
-"""Every Prometheus metric of a worker, named here and nowhere else.
+"""Every Prometheus metric of a worker, named here and nowhere else. Names carry their units; labels are bounded.
 
 Two kinds: what is counted when it happens (:class:`Instruments`), and what is looked up when somebody scrapes
-(:class:`StateCollector`, from the objects themselves, so that nothing can go stale).
+(:data:`LOOKED_UP`, by :mod:`tenure.worker.state_metrics`). docs/metrics.md is generated from this module.
 """
 
 from __future__ import annotations
 
-import time
+import math
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from tenure.common.build import build_info, installed_version
 from tenure.worker.losses import LossRecord
-from tenure.worker.machine import slots_of
 
 if TYPE_CHECKING:
-    from tenure.worker.gpu.watch import GpuWatch
-    from tenure.worker.holdings import Holdings
-    from tenure.worker.machine import Figures, Machine
     from tenure.worker.runs import Run
     from tenure.worker.slots.slot import Slot
 
@@ -42,17 +38,96 @@ REPLACEMENTS = (
 )
 NOTICES = ("signal", "file", "url")
 LEFTOVERS = ("process", "thread")
-# By the attribute of GpuFigures. ``slot``: all slots that use the GPU, separated by commas.
-_GPU_FIGURES = (
-    ("gpu_utilization_ratio", "Time in which the GPU did anything, 0 to 1.", "utilization_ratio"),
-    ("gpu_memory_used_bytes", "Memory of the GPU in use by anybody.", "memory_used_bytes"),
-    ("gpu_memory_total_bytes", "Memory of the GPU.", "memory_total_bytes"),
-    ("gpu_temperature_celsius", "Temperature of the GPU.", "temperature_celsius"),
-    ("gpu_power_watts", "Power that the GPU draws.", "power_watts"),
-)
+SLOT_STATES = ("starting", "free", "running", "cleaning", "broken", "cordoned")
 _RUN_BUCKETS = (0.1, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)
 _GAP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30, 300)
+_WRITE_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+_CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+# Every label of the metrics below: its values, and what bounds them.
+LABEL_BOUNDS: dict[str, str] = {
+    "outcome": f"{', '.join(f'`{word}`' for word in OUTCOMES)}",
+    "reason": "of a replacement: " + ", ".join(f"`{word}`" for word in REPLACEMENTS) + "; of a throttled GPU: NVML's, "
+    "ten at most",
+    "kind": "a few words, said with each metric",
+    "source": ", ".join(f"`{word}`" for word in NOTICES),
+    "method": "the calls of `proto/worker.proto`, and `Check` of gRPC's health service",
+    "code": "gRPC's seventeen status codes",
+    "state": ", ".join(f"`{word}`" for word in SLOT_STATES),
+    "slot": "the slots of this worker, 0, 1, …; several of one GPU separated by commas",
+    "gpu": "the worker's GPUs, as `CUDA_VISIBLE_DEVICES` names them",
+    "cause": "empty, `xid`, `fault` or `device_losses`",
+    "xid": "NVIDIA's numbers that this worker has seen",
+    "worker": "one: this worker's id",
+    "dispatch": "one: `pull` or `push`",
+    "version": "one: Tenure's",
+    "python": "one: Python's version",
+    "grpc": "one: grpcio's version",
+    "protobuf": "one: protobuf's version",
+    "torch": "one: torch's version, empty when it isn't installed",
+}
+
+
+class LookedUp(NamedTuple):
+    """A metric that is looked up at a scrape; ``name`` without ``tenure_worker_``."""
+
+    name: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+    kind: Literal["gauge", "counter"] = "gauge"
+
+    def family(self) -> GaugeMetricFamily | CounterMetricFamily:
+        """Without samples yet."""
+        make = GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily
+        return make(f"tenure_worker_{self.name}", self.meaning, labels=self.labels)
+
+
+_SLOT = ("slot",)
+_GPU = ("slot", "gpu")
+LOOKED_UP = {
+    row.name: row
+    for row in (
+        LookedUp("session_up", "Whether a master has accepted this worker."),
+        LookedUp("session_reconnects", "Connections to a master after the first.", kind="counter"),
+        LookedUp("session_contact_age_seconds", "Since a master was last heard."),
+        LookedUp("draining", "Whether the worker takes no tasks."),
+        LookedUp("leases", "Leases held by runs."),
+        LookedUp("spool_outcomes", "Outcomes that no master has acknowledged."),
+        LookedUp("spool_bytes", "Size of the outcomes that no master has acknowledged."),
+        LookedUp("spool_write_failures", "Outcomes that the disk refused.", kind="counter"),
+        LookedUp("checkpoints_unregistered", "Checkpoints written and not yet known to be registered."),
+        LookedUp(
+            "disk_free_bytes",
+            "Room that the worker's user has where it writes, by kind: work_dir, and checkpoints when they go to a "
+            "directory. Absent while a file system doesn't answer.",
+            ("kind",),
+        ),
+        LookedUp("slots", "Slots by state.", ("state",)),
+        LookedUp("slot_cordoned", "Whether its GPU's errors have cordoned the slot.", ("slot", "cause")),
+        LookedUp("executor_resident_bytes", "Memory of the slot's executor and its children.", _SLOT),
+        LookedUp("training_step", "The step that the slot's run has reported.", _SLOT),
+        LookedUp("training_samples_per_second", "Throughput that the slot's run has reported.", _SLOT),
+        LookedUp("progress_age_seconds", "Since the slot's run last reported.", _SLOT),
+        LookedUp("checkpoint_age_seconds", "Since the slot's run last wrote a checkpoint, or since it started.", _SLOT),
+        LookedUp("cpu_usage_ratio", "Of all cores of the machine, 0 to 1."),
+        LookedUp("memory_usage_ratio", "Of the machine's memory, 0 to 1."),
+        LookedUp("memory_used_bytes", "Of the machine's memory."),
+        LookedUp("gpu_utilization_ratio", "Time in which the GPU did anything, 0 to 1.", _GPU),
+        LookedUp("gpu_memory_used_bytes", "Memory of the GPU in use by anybody.", _GPU),
+        LookedUp("gpu_memory_total_bytes", "Memory of the GPU.", _GPU),
+        LookedUp("gpu_temperature_celsius", "Temperature of the GPU.", _GPU),
+        LookedUp("gpu_power_watts", "Power that the GPU draws.", _GPU),
+        LookedUp("gpu_unusable", "Whether NVML says that it is lost or needs a reset.", _GPU),
+        LookedUp("gpu_throttled", "Whether its clocks are held down, by reason.", (*_GPU, "reason")),
+        LookedUp(
+            "gpu_ecc_errors",
+            "Memory errors since its driver was loaded, by kind: corrected, uncorrected.",
+            (*_GPU, "kind"),
+            "counter",
+        ),
+        LookedUp("gpu_xid_errors", "XID errors since the worker started.", (*_GPU, "xid"), "counter"),
+    )
+}
 
 _CHECKPOINT_COUNTERS = (
     ("saved", "checkpoints_saved", "Checkpoints written."),
@@ -81,7 +156,11 @@ class Instruments:
         self.losses = losses or LossRecord()
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.info = Info("tenure_worker", "This worker.", registry=registry)
+        self.info = Gauge("tenure_worker_info", "1; this worker.", ["worker", "version", "dispatch"], registry=registry)
+        build = {**build_info(), "torch": installed_version("torch")}
+        Gauge("tenure_worker_build_info", "1; what this worker is built of.", list(build), registry=registry).labels(
+            **build
+        ).set(1)
         self.tasks = Counter(
             "tenure_worker_tasks",
             "Runs that ended, by outcome; dropped: the lease was gone, nobody was told.",
@@ -102,24 +181,24 @@ class Instruments:
         )
         self.leftovers = Counter(
             "tenure_worker_run_leftovers",
-            "Processes (ended) and threads (going on) that runs left behind.",
+            "What runs left behind, by kind: process (ended), thread (going on).",
             ["kind"],
             registry=registry,
         )
-        # By the field of CheckpointCounters.
-        self._checkpoint_counters = {
-            field: Counter(f"tenure_worker_{name}", meaning, registry=registry)
-            for field, name, meaning in _CHECKPOINT_COUNTERS
-        }
-        self.checkpoint_size_bytes = Gauge(
-            "tenure_worker_checkpoint_size_bytes", "Size of the last checkpoint.", registry=registry
-        )
+        self._checkpoints(registry)
         self.preemption_notices = Counter(
             "tenure_worker_preemption_notices", "Preemption notices, by source.", ["source"], registry=registry
         )
         self.preemption_poll_failures = Counter(
             "tenure_worker_preemption_poll_failures",
             "Looks at the preemption URL or file that gave no answer.",
+            registry=registry,
+        )
+        self.rpc_seconds = Histogram(
+            "tenure_worker_rpc_seconds",
+            "Duration of this worker's unary calls to masters; of a session, until it is welcomed.",
+            ["method", "code"],
+            buckets=_CALL_BUCKETS,
             registry=registry,
         )
         for kind in LEFTOVERS:
@@ -132,6 +211,26 @@ class Instruments:
             self.executor_restarts.labels(reason)
         self._costs: dict[int, dict[str, float]] = {}
         self._ended: Tally[str] = Tally()
+
+    def _checkpoints(self, registry: CollectorRegistry) -> None:
+        # By the field of CheckpointCounters.
+        self._checkpoint_counters = {
+            field: Counter(f"tenure_worker_{name}", meaning, registry=registry)
+            for field, name, meaning in _CHECKPOINT_COUNTERS
+        }
+        self.checkpoint_write_duration_seconds = Histogram(
+            "tenure_worker_checkpoint_write_duration_seconds",
+            "Duration of single writes of checkpoints, failed ones too.",
+            buckets=_WRITE_BUCKETS,
+            registry=registry,
+        )
+        self.checkpoint_size_bytes = Gauge(
+            "tenure_worker_checkpoint_size_bytes", "Size of the last checkpoint.", registry=registry
+        )
+
+    def call_ended(self, method: str, code: str, seconds: float) -> None:
+        """A call to a master is over (:data:`tenure.worker.channels.CallObserver`)."""
+        self.rpc_seconds.labels(method, code).observe(seconds)
 
     @property
     def completed(self) -> int:
@@ -159,135 +258,11 @@ class Instruments:
             self.losses.run_ended(lost=preempted or outcome == "loss")
             self.run_seconds.labels(outcome).observe(run.seconds())
 
-    def checkpoint_costs(self, run: Run, costs: Mapping[str, float]) -> None:
-        """The run's checkpoints have cost so much in all (the fields of CheckpointCounters)."""
+    def checkpoint_costs(self, run: Run, costs: Mapping[str, float], write_seconds: float | None = None) -> None:
+        """The run's checkpoints have cost so much in all (the fields of CheckpointCounters), the last write this."""
+        if write_seconds is not None and math.isfinite(write_seconds):
+            self.checkpoint_write_duration_seconds.observe(max(0.0, write_seconds))
         before = self._costs.get(run.number, {})
         for name, counter in self._checkpoint_counters.items():
             counter.inc(max(0.0, costs.get(name, 0) - before.get(name, 0)))
         self._costs[run.number] = dict(costs)
-
-
-class StateCollector(Collector):
-    """What is looked up at a scrape, in the scraping thread."""
-
-    def __init__(self, holdings: Holdings, machine: Machine, watch: GpuWatch) -> None:
-        self._holdings = holdings
-        self._machine = machine
-        self._watch = watch
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing to register names by: looking up would need a running worker."""
-        return ()
-
-    def collect(self) -> Iterable[Metric]:
-        """All of it."""
-        yield from self._link()
-        yield from self._slots()
-        yield from self._figures()
-
-    def _link(self) -> Iterable[Metric]:
-        holdings = self._holdings
-        contact = holdings.link.contact if holdings.link is not None else None
-        yield _gauge("session_up", "Whether a master has accepted this worker.", bool(contact and contact.up))
-        reconnects = Metric("tenure_worker_session_reconnects", "Connections to a master after the first.", "counter")
-        reconnects.add_sample("tenure_worker_session_reconnects_total", {}, contact.reconnects if contact else 0)
-        yield reconnects
-        yield _gauge(
-            "session_contact_age_seconds",
-            "Since a master was last heard.",
-            contact.age_seconds() if contact else 0.0,
-        )
-        yield _gauge("draining", "Whether the worker takes no tasks.", not holdings.open)
-        yield _gauge("spool_outcomes", "Outcomes that no master has acknowledged.", len(holdings.spool))
-        failures = Metric("tenure_worker_spool_write_failures", "Outcomes that the disk refused.", "counter")
-        failures.add_sample("tenure_worker_spool_write_failures_total", {}, holdings.spool.write_failures)
-        yield failures
-        yield _gauge(
-            "checkpoints_unregistered",
-            "Checkpoints written and not yet known to be registered.",
-            len(holdings.announcements),
-        )
-        yield _gauge("leases", "Leases held by runs.", len(holdings.runs))
-
-    def _slots(self) -> Iterable[Metric]:
-        slots = list(self._holdings.slots)
-        states = GaugeMetricFamily("tenure_worker_slots", "Slots by state.", labels=["state"])
-        tally = Tally(slot.state.value for slot in slots)
-        for state in ("starting", "free", "running", "cleaning", "broken", "cordoned"):
-            states.add_metric([state], tally[state])
-        yield states
-        memory = _family("executor_resident_bytes", "Memory of the slot's executor and its children.")
-        step = _family("training_step", "The step that the slot's run has reported.")
-        rate = _family("training_samples_per_second", "Throughput that the slot's run has reported.")
-        progress_age = _family("progress_age_seconds", "Since the slot's run last reported.")
-        checkpoint_age = _family(
-            "checkpoint_age_seconds", "Since the slot's run last wrote a checkpoint, or since it started."
-        )
-        cordoned = GaugeMetricFamily(
-            "tenure_worker_slot_cordoned", "Whether its GPU's errors have cordoned the slot.", labels=["slot", "cause"]
-        )
-        now = time.monotonic()
-        for slot in slots:
-            label = [str(slot.index)]
-            cordoned.add_metric([*label, slot.health.cause], slot.health.cordoned)
-            if (executor := slot.executor) is not None:
-                memory.add_metric(label, executor.resident_bytes())
-            run = slot.run
-            if run is None or run.started_at is None:
-                continue
-            step.add_metric(label, run.progress.step)
-            if "samples_per_second" in run.progress.metrics:
-                rate.add_metric(label, run.progress.metrics["samples_per_second"])
-            progress_age.add_metric(label, now - run.reported_at)
-            checkpoint_age.add_metric(label, now - (run.checkpointed_at or run.started_at))
-        yield from (memory, step, rate, progress_age, checkpoint_age, cordoned)
-
-    def _figures(self) -> Iterable[Metric]:
-        figures = self._machine.figures()
-        yield _gauge("cpu_usage_ratio", "Of all cores of the machine, 0 to 1.", figures.cpu_ratio)
-        yield _gauge("memory_usage_ratio", "Of the machine's memory, 0 to 1.", figures.memory_ratio)
-        yield _gauge("memory_used_bytes", "Of the machine's memory.", figures.memory_used_bytes)
-        slots = list(self._holdings.slots)
-        labels = {gpu.name: [",".join(map(str, slots_of(gpu.name, slots))), gpu.name] for gpu in figures.gpus}
-        for name, meaning, attribute in _GPU_FIGURES:
-            family = GaugeMetricFamily(f"tenure_worker_{name}", meaning, labels=["slot", "gpu"])
-            for gpu in figures.gpus:
-                if (value := getattr(gpu, attribute)) is not None:
-                    family.add_metric(labels[gpu.name], value)
-            yield family
-        yield from self._gpu_troubles(figures, labels)
-
-    def _gpu_troubles(self, figures: Figures, labels: Mapping[str, list[str]]) -> Iterable[Metric]:
-        unusable = GaugeMetricFamily(
-            "tenure_worker_gpu_unusable", "Whether NVML says that it is lost or needs a reset.", labels=["slot", "gpu"]
-        )
-        throttled = GaugeMetricFamily(
-            "tenure_worker_gpu_throttled",
-            "Whether its clocks are held down, by reason.",
-            labels=["slot", "gpu", "reason"],
-        )
-        ecc = CounterMetricFamily(
-            "tenure_worker_gpu_ecc_errors", "Memory errors since its driver was loaded.", labels=["slot", "gpu", "kind"]
-        )
-        xids = CounterMetricFamily(
-            "tenure_worker_gpu_xid_errors", "XID errors since the worker started.", labels=["slot", "gpu", "xid"]
-        )
-        for gpu in figures.gpus:
-            unusable.add_metric(labels[gpu.name], bool(gpu.fault))
-            for reason in gpu.throttling:
-                throttled.add_metric([*labels[gpu.name], reason], 1)
-            for kind, count in (("corrected", gpu.ecc_corrected), ("uncorrected", gpu.ecc_uncorrected)):
-                if count is not None:
-                    ecc.add_metric([*labels[gpu.name], kind], count)
-        for name, counts in self._watch.xid_counts().items():
-            for xid, count in counts.items():
-                xids.add_metric([*labels.get(name, ["", name]), str(xid)], count)
-        yield from (unusable, throttled, ecc, xids)
-
-
-def _family(name: str, meaning: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"tenure_worker_{name}", meaning, labels=["slot"])
-
-
-def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"tenure_worker_{name}", meaning, value=float(value))

@@ -117,7 +117,9 @@ class PushLink:
         self._tries_left -= 1
         address = self._addresses[0]
         try:
-            async with open_channel(address, self._settings.compression, keepalive=False) as channel:
+            async with open_channel(
+                address, self._settings.compression, keepalive=False, observe=self._holdings.call_ended
+            ) as channel:
                 self._stub = worker_pb2_grpc.MasterServiceStub(channel)
                 await self._register(address)
                 await self._serve()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 
 import grpc
@@ -91,10 +92,10 @@ class SessionLink:
         address = await self._next_address()
         session = SessionStream(self._holdings, self._metrics, self._on_drain, self.contact, self._find_better_master)
         try:
-            async with open_channel(address, self._settings.compression, keepalive=True) as channel:
+            async with self._dial(address, keepalive=True) as channel:
                 self._session = session
                 patience = min(self._settings.rpc_timeout_seconds, self._ttl_seconds / 3)
-                await session.open(channel, self._registration, patience)
+                await self._greet(session, channel, patience)
                 self._welcomed = True
                 self._ttl_seconds = session.ttl_seconds
                 self.contact.connected()
@@ -115,6 +116,25 @@ class SessionLink:
             self._session = None
             self.contact.lost()
 
+    def _dial(self, address: Address, *, keepalive: bool) -> grpc.aio.Channel:
+        observe = self._holdings.call_ended
+        return open_channel(address, self._settings.compression, keepalive=keepalive, observe=observe)
+
+    async def _greet(self, session: SessionStream, channel: grpc.aio.Channel, patience: float) -> None:
+        started = time.perf_counter()
+        code = grpc.StatusCode.CANCELLED
+        try:
+            await session.open(channel, self._registration, patience)
+            code = grpc.StatusCode.OK
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+            raise
+        except Unreachable:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+            raise
+        finally:
+            self._holdings.call_ended("Session", code.name, time.perf_counter() - started)
+
     def _lost(self, address: Address, error: str) -> None:
         """Raises Unreachable, for a pause before the next attempt, unless this session was a good one."""
         if self.contact.up:
@@ -125,7 +145,7 @@ class SessionLink:
     async def _find_better_master(self, timeout_seconds: float) -> bool:
         """Whether another master says that it serves; it is then the next one to be tried."""
         for address in self._addresses[1:]:
-            async with open_channel(address, self._settings.compression, keepalive=False) as channel:
+            async with self._dial(address, keepalive=False) as channel:
                 if await ask_health(channel, timeout_seconds) is MasterHealth.SERVING:
                     others = [other for other in self._addresses[1:] if other != address]
                     self._addresses = [self._addresses[0], address, *others]
@@ -149,7 +169,7 @@ class SessionLink:
         """Masters that are stopped, or have no store, are known by their health sooner than by a hello. If none serves
         the order stays: a hello may wait for the store."""
         for address in self._addresses if len(self._addresses) > 1 else ():
-            async with open_channel(address, self._settings.compression, keepalive=False) as channel:
+            async with self._dial(address, keepalive=False) as channel:
                 if await ask_health(channel, _HEALTH_SECONDS) is MasterHealth.SERVING:
                     self._addresses = [address, *(other for other in self._addresses if other != address)]
                     return

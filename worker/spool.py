@@ -75,6 +75,11 @@ class Spool:
         """The outcome of that lease, if it is pending."""
         return self._pending.get(key)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the outcomes that are pending. Any thread may ask."""
+        return sum(outcome.ByteSize() for outcome in list(self._pending.values()))
+
     def __len__(self) -> int:
         return len(self._pending)
 

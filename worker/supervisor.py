@@ -19,6 +19,7 @@ from tenure.common.errors import InvalidSetting
 from tenure.common.exits import ExitCode
 from tenure.proto import worker_pb2
 from tenure.worker.code.programs import make_programs
+from tenure.worker.disks import Disks
 from tenure.worker.gpu.devices import SlotDevices, deal_out
 from tenure.worker.gpu.watch import Incident
 from tenure.worker.holdings import Holdings
@@ -26,7 +27,7 @@ from tenure.worker.identity import Identity
 from tenure.worker.link import Link, Refused, Superseded
 from tenure.worker.losses import LossRecord
 from tenure.worker.machine import Machine, wire_metrics
-from tenure.worker.metrics import Instruments, StateCollector
+from tenure.worker.metrics import Instruments
 from tenure.worker.output import RunLogs
 from tenure.worker.preemption import PreemptionWatch
 from tenure.worker.push_client import PushLink
@@ -41,6 +42,7 @@ from tenure.worker.slots.executor_start import ExecutorUnusable, SlotSettings
 from tenure.worker.slots.memory import slot_memory_bytes
 from tenure.worker.slots.slot import Slot
 from tenure.worker.spool import Spool
+from tenure.worker.state_metrics import StateCollector
 
 log = structlog.get_logger()
 
@@ -161,10 +163,9 @@ class Supervisor:
             raise self._unusable_work_dir(error) from error
         self._link = self._make_link(await self._servers.start(self._make_servicer()))
         await self._start_slots()
-        self._instruments.info.info(
-            {"worker": self._identity.worker_id, "version": __version__, "dispatch": self._settings.dispatch}
-        )
-        self._instruments.registry.register(StateCollector(self._holdings, self._machine, self._watch))
+        self._instruments.info.labels(self._identity.worker_id, __version__, self._settings.dispatch).set(1)
+        disks = Disks.of(self._identity.work_dir, self._settings.checkpoints)
+        self._instruments.registry.register(StateCollector(self._holdings, self._machine, self._watch, disks))
         self._watch.start()
         self._holdings.link = self._link
         self._holdings.open = True
@@ -193,6 +194,7 @@ class Supervisor:
             self._settings,
             self._identity.work_dir,
             lambda: {slot.fitting.program.code for slot in self._holdings.slots},
+            self._instruments.call_ended,
         )
         settings = SlotSettings.of(self._settings, self._machine, self._devices, programs)
         slots = [self._make_slot(index, devices, settings) for index, devices in enumerate(self._devices)]

@@ -21,10 +21,11 @@ from tenure.worker.gpu.nvml import GpuFigures
 from tenure.worker.gpu.watch import Incident
 from tenure.worker.link import Contact
 from tenure.worker.machine import Figures, Machine, wire_metrics
-from tenure.worker.metrics import LEFTOVERS, OUTCOMES, REPLACEMENTS, Instruments, StateCollector
+from tenure.worker.metrics import LEFTOVERS, OUTCOMES, REPLACEMENTS, Instruments
 from tenure.worker.runs import Run
 from tenure.worker.slots.health import SlotHealth
 from tenure.worker.slots.slot import SlotState
+from tenure.worker.state_metrics import StateCollector
 
 GIB = 1024**3
 
@@ -221,24 +222,26 @@ async def test_heartbeats_carry_each_gpu_and_slot() -> None:
 
 async def _exposed() -> str:
     instruments = Instruments()
-    instruments.info.info({"worker_id": "w"})
+    instruments.info.labels("w", "1.0", "pull").set(1)
     slots = _slots()
     run = slots[0].run
     instruments.checkpoint_costs(run, {"saved": 1, "bytes_written": 1000, "write_seconds": 0.5, "failures": 0})
-    instruments.checkpoint_costs(run, {"saved": 3, "bytes_written": 3000, "write_seconds": 1.5, "failures": 1})
+    instruments.checkpoint_costs(run, {"saved": 3, "bytes_written": 3000, "write_seconds": 1.5, "failures": 1}, 0.75)
+    instruments.call_ended("GetCode", "OK", 0.02)
     instruments.run_ended(run, "success")
     contact = Contact()
     contact.connected()
     holdings: Any = SimpleNamespace(
         link=SimpleNamespace(contact=contact),
         open=True,
-        spool=type("Spooled", (list,), {"write_failures": 2})(["a"]),
+        spool=type("Spooled", (list,), {"write_failures": 2, "size_bytes": 70})(["a"]),
         announcements=[1, 2],
         runs={"t": run},
         slots=slots,
     )
     watch: Any = _Watch()
-    instruments.registry.register(StateCollector(holdings, Machine(replayed("two_gpus"), {}), watch))
+    disks: Any = SimpleNamespace(free_bytes=lambda: {"work_dir": 5e9})
+    instruments.registry.register(StateCollector(holdings, Machine(replayed("two_gpus"), {}), watch, disks))
     return generate_latest(instruments.registry).decode()
 
 
@@ -287,6 +290,11 @@ async def test_figures_are_what_they_are() -> None:
         'tenure_worker_executor_resident_bytes{slot="0"} 123.0',
         "tenure_worker_session_up 1.0",
         "tenure_worker_spool_outcomes 1.0",
+        "tenure_worker_spool_bytes 70.0",
+        'tenure_worker_disk_free_bytes{kind="work_dir"} 5e+09',
+        "tenure_worker_checkpoint_write_duration_seconds_sum 0.75",
+        'tenure_worker_rpc_seconds_count{code="OK",method="GetCode"} 1.0',
+        'tenure_worker_info{dispatch="pull",version="1.0",worker="w"} 1.0',
         "tenure_worker_spool_write_failures_total 2.0",
         "tenure_worker_checkpoints_unregistered 2.0",
         "tenure_worker_checkpoints_saved_total 3.0",

@@ -65,7 +65,7 @@ class ExecutorCheckpoints:
             registered. What it raises goes through to the evaluator's next call.
         log: ``log(event, **fields)``; either thread calls it.
         policy: When a checkpoint is due.
-        written: Called in the writing thread after each write, whatever came of it.
+        written: Called in the writing thread after each write, whatever came of it, with the seconds that it took.
         clock: Monotonic seconds.
 
     Attributes:
@@ -85,7 +85,7 @@ class ExecutorCheckpoints:
         announce: Callable[[WrittenCheckpoint], None],
         log: Callable[..., None],
         policy: CheckpointPolicy | None = None,
-        written: Callable[[], None] = lambda: None,
+        written: Callable[[float], None] = lambda seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.resumed_step: int | None = None
@@ -213,11 +213,12 @@ class ExecutorCheckpoints:
         else:
             self._publish(written)
         finally:
-            self.counters.write_seconds += time.monotonic() - started
+            seconds = time.monotonic() - started
+            self.counters.write_seconds += seconds
             if save.stall_seconds is not None:
                 self._cost.measured(save.stall_seconds, time.thread_time() - cpu_started)
                 self._spare.give(save.snapshot)
-        self._written()
+        self._written(seconds)
 
     def _publish(self, written: WrittenCheckpoint) -> None:
         """Announce it; or delete it, if meanwhile nobody wants it."""

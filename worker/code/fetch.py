@@ -14,7 +14,7 @@ import tenacity
 from tenure.common.addresses import Address
 from tenure.common.limits import CODE_BYTES_MAX
 from tenure.proto import worker_pb2, worker_pb2_grpc
-from tenure.worker.channels import describe, open_channel
+from tenure.worker.channels import CallObserver, describe, open_channel
 
 log = structlog.get_logger()
 
@@ -41,6 +41,7 @@ class CodeFetcher:
         addresses: Of masters of one store.
         compression: Of messages.
         timeout_seconds: Of one piece.
+        observe: Told of each call.
         unknown_seconds_max: How long to ask again for what no master knows.
     """
 
@@ -49,11 +50,13 @@ class CodeFetcher:
         addresses: list[Address],
         compression: str,
         timeout_seconds: float,
+        observe: CallObserver | None = None,
         unknown_seconds_max: float = _UNKNOWN_SECONDS_MAX,
     ) -> None:
         self._addresses = addresses
         self._compression = compression
         self._timeout_seconds = timeout_seconds
+        self._observe = observe
         self._unknown_seconds_max = unknown_seconds_max
         self._current = 0
 
@@ -102,7 +105,7 @@ class CodeFetcher:
 
     async def _ask(self, request: worker_pb2.CodeRequest) -> worker_pb2.CodePiece:
         address = self._addresses[self._current % len(self._addresses)]
-        async with open_channel(address, self._compression, keepalive=False) as channel:
+        async with open_channel(address, self._compression, keepalive=False, observe=self._observe) as channel:
             stub = worker_pb2_grpc.MasterServiceStub(channel)
             piece: worker_pb2.CodePiece = await stub.GetCode(request, timeout=self._timeout_seconds)
             return piece

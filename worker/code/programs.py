@@ -12,6 +12,7 @@ from pathlib import Path
 from tenure.common.code import check_program
 from tenure.common.errors import InvalidCode, InvalidInput
 from tenure.proto import worker_pb2
+from tenure.worker.channels import CallObserver
 from tenure.worker.code.cache import CodeCache
 from tenure.worker.code.fetch import CodeFetcher, CodeUnavailable
 from tenure.worker.code.wheel import check_wheel
@@ -88,11 +89,13 @@ class Programs:
         return Program(request.evaluator, digest, str(directory))
 
 
-def make_programs(settings: WorkerSettings, work_dir: Path, in_use: Callable[[], Collection[str]]) -> Programs:
-    """As the worker was told; ``in_use``: digests of code that executors run."""
+def make_programs(
+    settings: WorkerSettings, work_dir: Path, in_use: Callable[[], Collection[str]], observe: CallObserver | None = None
+) -> Programs:
+    """As the worker was told; ``in_use``: digests of code that executors run; ``observe``: told of calls to masters."""
     own = Program(settings.evaluator)
     if not settings.accept_code:
         return Programs(own)
-    fetcher = CodeFetcher(settings.masters, settings.compression, settings.rpc_timeout_seconds)
+    fetcher = CodeFetcher(settings.masters, settings.compression, settings.rpc_timeout_seconds, observe)
     path = [*filter(None, settings.python_path.split(os.pathsep)), *sys.path]
     return Programs(own, CodeCache(work_dir / "code", in_use), fetcher, path)

@@ -123,7 +123,7 @@ class PipedCheckpoints(ExecutorCheckpoints):
     """Tells the supervisor where the run goes on from and what its checkpoints cost."""
 
     def __init__(self, run: int, outbox: Outbox, **arguments: Any) -> None:
-        super().__init__(**arguments, written=self.send_costs)
+        super().__init__(**arguments, written=self._send_write)
         self._run = run
         self._outbox = outbox
 
@@ -137,6 +137,10 @@ class PipedCheckpoints(ExecutorCheckpoints):
     def send_costs(self) -> None:
         """Either thread may: the counters only rise, and the supervisor takes each for itself."""
         self._outbox.send({"type": "saves", "run": self._run, "costs": dict(vars(self.counters))})
+
+    def _send_write(self, seconds: float) -> None:
+        costs = dict(vars(self.counters))
+        self._outbox.send({"type": "saves", "run": self._run, "costs": costs, "write_seconds": seconds})
 
 
 def as_number(value: Any) -> float | None:

@@ -62,8 +62,9 @@ class RunObserver(Protocol):
     def checkpoint_saved(self, run: Run, checkpoint: worker_pb2.Checkpoint) -> None:
         """A checkpoint is whole on storage and to be registered."""
 
-    def checkpoint_costs(self, run: Run, costs: Mapping[str, float]) -> None:
-        """What the run's checkpoints have cost so far (the fields of CheckpointCounters)."""
+    def checkpoint_costs(self, run: Run, costs: Mapping[str, float], write_seconds: float | None = None) -> None:
+        """What the run's checkpoints have cost so far (the fields of CheckpointCounters); after a write, and the
+        seconds that it took."""
 
 
 class Execution:
@@ -162,7 +163,10 @@ class Execution:
             case "memory":
                 run.expected_memory = ExpectedMemory(**message["expected"])
             case "saves":
-                self._observer.checkpoint_costs(run, message["costs"])
+                write_seconds = message.get("write_seconds")
+                self._observer.checkpoint_costs(
+                    run, message["costs"], None if write_seconds is None else float(write_seconds)
+                )
             case "log":
                 write = log.warning if message["event"] in WARNINGS else log.info
                 write(message["event"], **_without_clashes(message["fields"]), **run.log_fields)
