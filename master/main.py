@@ -14,10 +14,12 @@ import structlog
 
 from tenure import __version__
 from tenure.common.addresses import Address
+from tenure.common.cancelling import cancel_all
 from tenure.common.endpoint import HttpEndpoint
 from tenure.common.errors import AddressInUse, TenureError
 from tenure.common.exits import ExitCode, exit_code_of
 from tenure.common.logs import configure_logs
+from tenure.common.notify import Notifier
 from tenure.master.master import Master
 from tenure.master.metrics import MasterMetrics
 from tenure.master.settings import MasterSettings
@@ -36,14 +38,24 @@ def run(settings: MasterSettings) -> int:
         starting, which is one line on stderr.
     """
     configure_logs("master", settings.log_format, settings.log_level)
+    # Before anything is started that would inherit it.
+    notifier = Notifier.take()
     try:
-        return asyncio.run(_run(settings))
+        return asyncio.run(_run(settings, notifier))
     except TenureError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for the person who typed the command
         return exit_code_of(error)
 
 
-async def _run(settings: MasterSettings) -> int:
+async def _run(settings: MasterSettings, notifier: Notifier) -> int:
+    beat = asyncio.create_task(notifier.run())
+    try:
+        return await _serve(settings, notifier)
+    finally:
+        await cancel_all((beat,))
+
+
+async def _serve(settings: MasterSettings, notifier: Notifier) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,6 +75,7 @@ async def _run(settings: MasterSettings) -> int:
         metrics.observe_script,
     )
     master = Master(settings, store, metrics)
+    notifier.watch(master.standing, master.stuck)
     endpoint = None
     # What is there by now stays. A full collection that walks all of it would hold up every call for tens of ms.
     gc.collect()
@@ -71,12 +84,14 @@ async def _run(settings: MasterSettings) -> int:
         address = await master.start()
         endpoint = _open_endpoint(settings, master, loop)
         _announce(settings.ready_file, master, address, endpoint.address)
+        notifier.ready()
         stopped = asyncio.create_task(stop.wait())
         died = asyncio.create_task(master.died.wait())
         await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
         log.info("master.stopping", crashed=died.done())
         return ExitCode.INTERNAL if died.done() else ExitCode.OK
     finally:
+        notifier.stopping()
         await master.stop()
         if endpoint is not None:
             endpoint.close()
@@ -87,11 +102,14 @@ async def _run(settings: MasterSettings) -> int:
 
 def _open_endpoint(settings: MasterSettings, master: Master, loop: asyncio.AbstractEventLoop) -> HttpEndpoint:
     def alive() -> tuple[bool, dict[str, object]]:
-        answered = asyncio.run_coroutine_threadsafe(asyncio.sleep(0, True), loop)
+        answered = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop)
         try:
-            return answered.result(timeout=5.0), {"master_id": master.master_id, "version": __version__}
+            answered.result(timeout=5.0)
         except TimeoutError:
             return False, {"why": "the event loop did not answer within 5 s"}
+        if stuck := master.stuck():
+            return False, {"why": stuck}
+        return True, {"master_id": master.master_id, "version": __version__}
 
     def ready() -> tuple[bool, dict[str, object]]:
         answers = master.store_answers and not master.stopping

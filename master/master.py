@@ -52,6 +52,8 @@ DISCARD_COUNT = 100
 # The store counts as away when no tick has succeeded for this many ticks.
 MISSED_TICKS_MAX = 4
 STOP_GRACE_SECONDS = 2.0
+# Far above what any one call to a store takes, answered or given up.
+TICKER_SILENT_SECONDS_MAX = 120.0
 # That the store was rolled back is believed on a worker's word once in so many leases' time.
 SUSPICION_TTLS = 3
 
@@ -190,6 +192,23 @@ class Master:
         """Whether the last ticks succeeded."""
         limit = max(2.0, MISSED_TICKS_MAX * self.settings.tick_seconds)
         return self.ticker.last_tick > 0 and time.monotonic() - self.ticker.last_tick < limit
+
+    def stuck(self) -> str:
+        """What does not go on although the event loop turns; empty: nothing.
+
+        A store that is away is not it: calls to it fail within their time, and a restart would not bring it back.
+        """
+        silent = time.monotonic() - self.ticker.last_turn
+        return f"the ticker has done nothing for {silent:.0f} s" if silent > TICKER_SILENT_SECONDS_MAX else ""
+
+    def standing(self) -> str:
+        """How it stands, in a line for people."""
+        serves = f"{len(self.sessions.all())} sessions with {len(self.sessions.holders)} leased tasks"
+        if self.stopping:
+            return f"stopping, {serves} left"
+        if not self.store_answers:
+            return f"the store does not answer, no lease expires meanwhile: {serves}, {self.store.description}"
+        return f"serving: {serves}"
 
     def _note_event(self, event: TaskEvent) -> None:
         self.metrics.transitions.labels(event.transition, event.state).inc()

@@ -93,6 +93,16 @@ def host_name() -> str:
     return name[:64] or "localhost"
 
 
+def unusable_work_dir(path: Path, error: OSError) -> InvalidSetting:
+    """What is said of a work directory that is ours, and fails."""
+    return InvalidSetting(
+        f"can't be used: {error}",
+        field="work_dir",
+        given=str(path),
+        expected="give a --work-dir on a local disk with room, that this user may write to",
+    )
+
+
 def _new_id(host: str) -> str:
     return f"{host}-{''.join(secrets.choice(_LETTERS) for _ in range(4))}"
 

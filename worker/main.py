@@ -8,14 +8,18 @@ import sys
 
 import structlog
 
+from tenure.common.cancelling import cancel_all
 from tenure.common.errors import StartupError
 from tenure.common.exits import ExitCode, exit_code_of
 from tenure.common.logs import configure_logs
+from tenure.common.notify import Notifier
 from tenure.worker.identity import Identity, claim_identity
 from tenure.worker.settings import WorkerSettings, load_settings
 from tenure.worker.supervisor import Supervisor
 
 log = structlog.get_logger()
+
+_START_MARGIN_SECONDS = 60.0
 
 
 def run(settings: WorkerSettings) -> int:
@@ -31,10 +35,12 @@ def run(settings: WorkerSettings) -> int:
         crashed, else that of the error that kept it from starting, which is one line on stderr beside the log's.
     """
     configure_logs("worker", settings.log_format, settings.log_level)
+    # Before anything is started that would inherit it.
+    notifier = Notifier.take()
     try:
         with claim_identity(settings) as identity:
             structlog.contextvars.bind_contextvars(worker=identity.worker_id)
-            return int(asyncio.run(_run(settings, identity)))
+            return int(asyncio.run(_run(settings, identity, notifier)))
     except StartupError as error:
         log.error(
             "worker.refused",
@@ -51,15 +57,21 @@ def run(settings: WorkerSettings) -> int:
         return ExitCode.INTERNAL
 
 
-async def _run(settings: WorkerSettings, identity: Identity) -> ExitCode:
-    supervisor = Supervisor(settings, identity)
+async def _run(settings: WorkerSettings, identity: Identity, notifier: Notifier) -> ExitCode:
+    supervisor = Supervisor(settings, identity, notifier=notifier)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, supervisor.signalled)
     loop.add_signal_handler(signal.SIGUSR1, supervisor.preempted, "signal")
     # A handler, not SIG_IGN: that would be inherited by everything an evaluation starts.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    return await supervisor.run()
+    notifier.watch(supervisor.standing)
+    # An executor says itself when importing takes too long.
+    beat = asyncio.create_task(notifier.run(settings.start_timeout_seconds + _START_MARGIN_SECONDS))
+    try:
+        return await supervisor.run()
+    finally:
+        await cancel_all((beat,))
 
 
 def main() -> int:

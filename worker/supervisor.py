@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
+import math
 import os
 from collections.abc import Coroutine
 from typing import Any
@@ -17,13 +17,15 @@ import structlog
 from tenure import __version__
 from tenure.common.errors import InvalidSetting
 from tenure.common.exits import ExitCode
+from tenure.common.notify import Notifier
 from tenure.proto import worker_pb2
 from tenure.worker.code.programs import make_programs
 from tenure.worker.disks import Disks
 from tenure.worker.gpu.devices import SlotDevices, deal_out
 from tenure.worker.gpu.watch import Incident
 from tenure.worker.holdings import Holdings
-from tenure.worker.identity import Identity
+from tenure.worker.identity import Identity, unusable_work_dir
+from tenure.worker.leaving import Leaving
 from tenure.worker.link import Link, Refused, Superseded
 from tenure.worker.losses import LossRecord
 from tenure.worker.machine import Machine, wire_metrics
@@ -42,6 +44,7 @@ from tenure.worker.slots.executor_start import ExecutorUnusable, SlotSettings
 from tenure.worker.slots.memory import slot_memory_bytes
 from tenure.worker.slots.slot import Slot
 from tenure.worker.spool import Spool
+from tenure.worker.standing import readiness, standing
 from tenure.worker.state_metrics import StateCollector
 
 log = structlog.get_logger()
@@ -50,18 +53,8 @@ log = structlog.get_logger()
 _STOPPING_SHARE = 0.8
 _KILL_SECONDS = 5.0
 _GOODBYE_SECONDS = 3.0
-
-
-class Leaving(enum.IntEnum):
-    """How the worker leaves; a higher one replaces a lower one."""
-
-    NOT = 0
-    FINISH = 1
-    """The runs go on to their end."""
-    DRAIN = 2
-    """The runs are handed back with their checkpoints."""
-    KILL = 3
-    """At once."""
+# The longest that executors and servers take to end, whoever they are.
+_TAKE_DOWN_SECONDS = 30.0
 
 
 class Supervisor:
@@ -71,12 +64,20 @@ class Supervisor:
         settings: What it was told.
         identity: Who it is; its work directory is locked.
         machine: Where the figures come from.
+        notifier: Who is told that it serves, and that it ends.
     """
 
-    def __init__(self, settings: WorkerSettings, identity: Identity, machine: Machine | None = None) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        identity: Identity,
+        machine: Machine | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         self._settings = settings
         self._identity = identity
         self._machine = machine or Machine()
+        self._notifier = notifier or Notifier()
         self._devices = deal_out(settings, self._machine.gpu_indices, self._machine.resolve)
         self._slot_count = len(self._devices)
         self._watch = self._machine.watch(self._take_incident)
@@ -86,7 +87,7 @@ class Supervisor:
             self._logs = RunLogs(work_dir / "logs")
             leftovers = take_leftovers(work_dir / "runs")
         except OSError as error:
-            raise self._unusable_work_dir(error) from error
+            raise unusable_work_dir(work_dir, error) from error
         self._spool = Spool(work_dir / "spool", reserve=self._slot_count)
         self._holdings = Holdings(
             settings,
@@ -120,6 +121,7 @@ class Supervisor:
         if how > self._leaving:
             log.info("worker.leaving", how=how.name.lower(), reason=reason, runs=len(self._holdings.runs))
             self._leaving = how
+            self._notifier.stopping(math.inf if how is Leaving.FINISH else self._grace_seconds + _TAKE_DOWN_SECONDS)
             self._leaving_changed.set()
             self._leaving_changed = asyncio.Event()
 
@@ -141,6 +143,10 @@ class Supervisor:
         if drain.active and not drain.cordon:
             self._holdings.stop_all(StopReason.DRAIN, self._settings.drain_grace_seconds)
 
+    def standing(self) -> str:
+        """How it stands, in a line for people."""
+        return standing(self._link, self._holdings, self._leaving is not Leaving.NOT)
+
     # -- its life -------------------------------------------------------------------------------------------------
 
     async def run(self) -> ExitCode:
@@ -154,13 +160,14 @@ class Supervisor:
                 return ExitCode.OK
             return await self._serve()
         finally:
+            self._notifier.stopping(_TAKE_DOWN_SECONDS)
             await self._take_down()
 
     async def _start(self) -> None:
         try:
             await self._holdings.recover()
         except OSError as error:
-            raise self._unusable_work_dir(error) from error
+            raise unusable_work_dir(self._identity.work_dir, error) from error
         self._link = self._make_link(await self._servers.start(self._make_servicer()))
         await self._start_slots()
         self._instruments.info.labels(self._identity.worker_id, __version__, self._settings.dispatch).set(1)
@@ -187,6 +194,7 @@ class Supervisor:
             dispatch=self._settings.dispatch,
             work_dir=str(self._identity.work_dir),
         )
+        self._notifier.ready()
 
     async def _start_slots(self) -> None:
         """Start every executor; this is where an evaluator that can't be imported is found out."""
@@ -274,8 +282,7 @@ class Supervisor:
         self._servers.serving(False)
         if self._leaving is Leaving.FINISH:
             await self._unless(Leaving.DRAIN, self._holdings.wait_until_idle())
-        settings = self._settings
-        grace = settings.preemption_grace_seconds if self._preempted else settings.drain_grace_seconds
+        grace = self._grace_seconds
         reason = StopReason.PREEMPTED if self._preempted else StopReason.DRAIN
         deadline = loop.time() + grace
         if self._leaving is Leaving.DRAIN:
@@ -319,6 +326,10 @@ class Supervisor:
                 await self._holdings.wait_until_idle()
         except TimeoutError:
             log.error("worker.runs_left", tasks=[key.task_id for key in self._holdings.runs])
+
+    @property
+    def _grace_seconds(self) -> float:
+        return self._settings.preemption_grace_seconds if self._preempted else self._settings.drain_grace_seconds
 
     # -- small parts ----------------------------------------------------------------------------------------------
 
@@ -364,17 +375,4 @@ class Supervisor:
             slot.take_incident(incident)
 
     def _readiness(self) -> tuple[bool, dict[str, Any]]:
-        """For /readyz: a master has accepted this worker, and it has a slot that works."""
-        up = self._link is not None and self._link.contact.up
-        states = [slot.state.value for slot in self._holdings.slots]
-        works = any(state not in ("broken", "starting", "cordoned") for state in states)
-        details = {"session": up, "slots": states, "open": self._holdings.open, "spooled": len(self._spool)}
-        return up and works, details
-
-    def _unusable_work_dir(self, error: OSError) -> InvalidSetting:
-        return InvalidSetting(
-            f"can't be used: {error}",
-            field="work_dir",
-            given=str(self._identity.work_dir),
-            expected="give a --work-dir on a local disk with room, that this user may write to",
-        )
+        return readiness(self._link, self._holdings)

@@ -34,6 +34,7 @@ class Ticker:
 
     Attributes:
         last_tick: When the last tick of all shards succeeded, on the monotonic clock; 0 before the first.
+        last_turn: When the store last answered a call of the ticker, or failed to.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class Ticker:
         self._clocks_ms = [0] * store.keys.shards
         self._brakes = [Brake(hold_ms=settings.lease_ttl_ms) for _ in range(store.keys.shards)]
         self.last_tick = 0.0
+        self.last_turn = time.monotonic()
 
     async def run(self) -> None:
         """Tick for ever; a store that is away only makes ticks fail."""
         while True:
-            started = time.monotonic()
+            started = self.last_turn = time.monotonic()
             try:
                 await self._find_all_shards()
                 for shard in range(self._store.keys.shards):
@@ -73,6 +75,7 @@ class Ticker:
 
     async def _tick(self, shard: int) -> None:
         clock_ms, _, skipped_ms = await self._store.tasks.tick(shard, self._cap_ms)
+        self.last_turn = time.monotonic()
         if clock_ms < self._clocks_ms[shard]:
             self._rolled_back(f"the lease clock went back by {self._clocks_ms[shard] - clock_ms} ms")
         self._clocks_ms[shard] = clock_ms
@@ -82,6 +85,7 @@ class Ticker:
             log.info("ticker.skipped", shard=shard, skipped_ms=skipped_ms, why="no master ticked, or the clock jumped")
         await self._reap(shard, clock_ms)
         for _ in range(PROMOTE_BATCHES_MAX):
+            self.last_turn = time.monotonic()
             if await self._store.tasks.promote(shard, BATCH_TASKS_MAX) < BATCH_TASKS_MAX:
                 break
 
@@ -89,6 +93,7 @@ class Ticker:
         brake = self._brakes[shard]
         for _ in range(REAP_BATCHES_MAX):
             due, leases, workers = await self._store.tasks.due(shard)
+            self.last_turn = time.monotonic()
             was_on = brake.on
             count = brake.allowed(clock_ms=clock_ms, due=due, leases=leases, workers_due=workers)
             if brake.on and not was_on:
@@ -97,5 +102,5 @@ class Ticker:
             if count == 0:
                 return
             for lease in await self._store.tasks.expire(shard, count):
-                self._metrics.leases_expired.inc()
+                self._metrics.leases_expired.labels("silent").inc()
                 log.warning("task.expire", task=lease.task_id, worker=lease.worker_id, state=lease.state.value)
