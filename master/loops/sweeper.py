@@ -105,13 +105,13 @@ class Sweeper:
         searches.sort(key=lambda search: -search.created_unix_ms)
         oldest_of_rest = max((search.oldest_queued_ms or 0 for search in searches[SEARCH_LABELS_MAX:]), default=0)
         metrics.tasks.clear()
-        metrics.oldest_queued_seconds.clear()
+        metrics.queue_oldest_seconds.clear()
         for index, search in enumerate(searches):
             label = search.name if index < SEARCH_LABELS_MAX else "other"
             for state in TaskState:
                 metrics.tasks.labels(label, state.value).inc(search.counts[state])
             oldest = search.oldest_queued_ms or 0 if index < SEARCH_LABELS_MAX else oldest_of_rest
-            metrics.oldest_queued_seconds.labels(label).set(oldest / 1000)
+            metrics.queue_oldest_seconds.labels(label, "any").set(oldest / 1000)
 
     async def _export_workers(self) -> None:
         self._metrics.workers.clear()
@@ -126,8 +126,8 @@ class Sweeper:
             if status == "live":
                 slots += worker.number("slots") - worker.number("slots_cordoned")
                 busy += worker.number("slots_busy")
-        self._metrics.worker_slots.labels("busy").set(busy)
-        self._metrics.worker_slots.labels("free").set(max(0.0, slots - busy))
+        self._metrics.slots.labels("busy").set(busy)
+        self._metrics.slots.labels("free").set(max(0.0, slots - busy))
 
 
 async def cancel_open_tasks(tasks: TaskStore, search: str) -> int:

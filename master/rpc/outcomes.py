@@ -80,7 +80,7 @@ async def take_outcomes(store: Store, metrics: MasterMetrics, outcomes: Sequence
     taken |= {id(each): end for each, end in zip(others, ended, strict=True)}
     for each in outcomes:
         kind = _kind(each)
-        metrics.outcomes.labels(kind, taken[id(each)].verdict.value).inc()
+        metrics.outcomes.labels(kind, "", taken[id(each)].verdict.value.lower()).inc()
         log.debug("task.outcome", task=each.task_id, worker=each.worker_id, kind=kind)
     return [taken[id(each)] for each in outcomes]
 

@@ -72,7 +72,7 @@ async def test_a_cordoned_slot_is_shown_and_uncordoned(
     told = (await asyncio.to_thread(said, "workers", "show", "gpu-box", "--output", "json")).json
     assert (told["gpus_per_slot"], told["gpus"][0]["last_xid"], told["gpus"][1]["power_watts"]) == (1, 79, None)
     assert "0/2, 1 cordoned" in (await asyncio.to_thread(said, "workers", "list")).out
-    await eventually(lambda: 'tenure_worker_slots{use="free"} 1.0' in cluster.master.get("/metrics")[1])
+    await eventually(lambda: 'tenure_slots{use="free"} 1.0' in cluster.master.get("/metrics")[1])
     await carry_out(cluster, "on the other", 1)
 
     assert (await asyncio.to_thread(said, "workers", "uncordon", "gpu-box")).code == 0

@@ -84,8 +84,8 @@ async def test_figures_move(broker: Broker, search: str, open_session: OpenSessi
     def figures() -> dict[str, float]:
         return {
             "submits": value("tenure_transitions_total", transition="submit"),
-            "successes": value("tenure_outcomes_total", kind="success", verdict="OK"),
-            "stale": value("tenure_outcomes_total", kind="failure", verdict="STALE"),
+            "successes": value("tenure_outcomes_total", kind="success", verdict="ok"),
+            "stale": value("tenure_outcomes_total", kind="failure", verdict="stale"),
             "sessions": value("tenure_sessions"),
             "heartbeats": value("tenure_heartbeats_total", way="session", verdict="OK"),
             "renewals": value("tenure_lease_renewals_total", verdict="OK"),
@@ -131,7 +131,7 @@ async def test_figures_of_searches_and_workers(
             for sample in found["tenure_tasks"].samples
             if sample.labels["search"] == search
         }
-        free = [sample.value for sample in found["tenure_worker_slots"].samples if sample.labels["use"] == "free"]
+        free = [sample.value for sample in found["tenure_slots"].samples if sample.labels["use"] == "free"]
         return tasks.get("QUEUED") == 3 and free[0] >= 5
 
     await asyncio.to_thread(wait_for, swept)
