@@ -21,6 +21,16 @@ class Ended:
     fitness: float | None
 
 
+@dataclass(frozen=True)
+class Queue:
+    """The ready tasks of one search that have the same requirements; ``requirement_class`` is their class."""
+
+    search: str
+    requirement_class: str
+    tasks: int
+    oldest_wait_ms: int
+
+
 class Looks:
     """Of all shards.
 
@@ -73,3 +83,14 @@ class Looks:
             total += int(live)
             task_ids += [text(task_id) for task_id in ids]
         return total, task_ids
+
+    async def queues(self) -> list[Queue]:
+        """What waits, by search and requirement class; at most 64 classes of each search."""
+        found: list[Queue] = []
+        for key in self._keys.clocks:
+            offset: str = "0"
+            while offset:
+                rows, cursor = await self._pipeline.call("queues", key, offset)
+                found += [Queue(text(name), text(kind), int(tasks), int(wait)) for name, kind, tasks, wait in rows]
+                offset = text(cursor)
+        return found

@@ -1,6 +1,6 @@
 -- overview: a shard's searches with their counts, and its clock, leases and counters, at one moment. Reads only.
 --
--- @include lib/base.lua lib/queue.lua
+-- @include lib/base.lua lib/queue.lua lib/waits.lua
 -- @flags   no-writes
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  offset into all searches, the oldest first
@@ -9,17 +9,10 @@
 --          [[search, its hash as a flat list, ms the oldest queued task has waited or '-1'], …], next offset or '']
 local STEP = 500
 
--- Within one priority the order is that of submission, so the head of each priority is its oldest.
 local function oldest_wait(search, now)
   local oldest = now + 1
   for _, class in ipairs(redis.call('SMEMBERS', key('classes', search))) do
-    local ready, from = ready_key(search, class), '-inf'
-    while true do
-      local head = redis.call('ZRANGEBYSCORE', ready, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-      if not head[1] then break end
-      oldest = math.min(oldest, tonumber(redis.call('HGET', key('task', head[1]), 'submitted') or int(now)))
-      from = int((math.floor(tonumber(head[2]) / BAND) + 1) * BAND)
-    end
+    oldest = math.min(oldest, oldest_submitted(search, class, now) or oldest)
   end
   return oldest > now and '-1' or int(now - oldest)
 end

@@ -6,6 +6,7 @@ import json
 
 from store_scene import Scene
 
+from tenure.common.spec import Requirements
 from tenure.common.states import TaskState
 
 FAR_UNIX_MS = 10**15
@@ -94,3 +95,23 @@ async def test_the_last_events_come_newest_first(scene: Scene) -> None:
     events = await scene.store.events.latest(2)
     assert [event.transition for event in events] == ["complete", "claim"]
     assert {event.task_id for event in events} == {grant.task_id}
+
+
+async def test_queues_are_told_by_search_and_requirements_with_their_oldest(scene: Scene) -> None:
+    old, _ = await scene.submit(2, priority=-3)
+    await scene.submit(priority=5)
+    await scene.submit(search="other", requirements=Requirements(gpus=2))
+    submitted = int(scene.client.hget(f"{scene.store.keys.prefix}:{{0}}:task:{old}", "submitted") or 0)
+    scene.client.hset(f"{scene.store.keys.prefix}:{{0}}:task:{old}", "submitted", submitted - 3_600_000)
+    classes = await scene.store.searches.requirement_classes()
+    queues = {each.search: each for each in await scene.store.looks.queues()}
+    assert {name: queue.tasks for name, queue in queues.items()} == {"s": 3, "other": 1}
+    assert classes[queues["other"].requirement_class] == Requirements(gpus=2)
+    assert classes[queues["s"].requirement_class] == Requirements()
+    assert 3_600_000 <= queues["s"].oldest_wait_ms < 3_700_000
+    assert queues["other"].oldest_wait_ms < 600_000
+
+
+async def test_what_does_not_wait_is_in_no_queue(scene: Scene) -> None:
+    await scene.lease()
+    assert await scene.store.looks.queues() == []
