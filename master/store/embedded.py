@@ -76,6 +76,20 @@ def _bundled_server() -> str:
     return path if os.access(path, os.X_OK) else ""
 
 
+def find_socket(data_dir: Path) -> Path:
+    """Where the server of a data directory listens, whether one runs or not."""
+    usual = data_dir.absolute() / "store.sock"
+    if len(os.fsencode(usual)) <= SOCKET_PATH_BYTES_MAX:
+        return usual
+    tag = hashlib.sha256(os.fsencode(usual)).hexdigest()[:16]
+    # TMPDIR may be a long path itself.
+    for directory in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR") or "/tmp", "/tmp"):
+        short = Path(directory).absolute() / f"tenure-{os.getuid()}-{tag}"
+        if len(os.fsencode(short / "store.sock")) <= SOCKET_PATH_BYTES_MAX and os.access(directory, os.W_OK):
+            break
+    return short / "store.sock"
+
+
 class DataDirectory:
     """The embedded store's directory, held by one master at a time.
 
@@ -108,20 +122,13 @@ class DataDirectory:
 
     @property
     def socket(self) -> Path:
-        """The server's socket: in the directory, or in a short private one when the path is too long."""
-        usual = self.path.absolute() / "store.sock"
-        if len(os.fsencode(usual)) <= SOCKET_PATH_BYTES_MAX:
-            return usual
-        tag = hashlib.sha256(os.fsencode(usual)).hexdigest()[:16]
-        # TMPDIR may be a long path itself.
-        for directory in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR") or "/tmp", "/tmp"):
-            short = Path(directory).absolute() / f"tenure-{os.getuid()}-{tag}"
-            if len(os.fsencode(short / "store.sock")) <= SOCKET_PATH_BYTES_MAX and os.access(directory, os.W_OK):
-                break
-        short.mkdir(mode=0o700, exist_ok=True)
-        if short.stat().st_uid != os.getuid():
-            raise StartupError("belongs to somebody else", field="socket directory", given=str(short))
-        return short / "store.sock"
+        """The server's socket: in the directory, or in a short private one (made here) when the path is too long."""
+        socket = find_socket(self.path)
+        if socket.parent != self.path.absolute():
+            socket.parent.mkdir(mode=0o700, exist_ok=True)
+            if socket.parent.stat().st_uid != os.getuid():
+                raise StartupError("belongs to somebody else", field="socket directory", given=str(socket.parent))
+        return socket
 
     def remove_socket(self) -> None:
         """The server is gone, and so is its socket, with the private directory if it needed one."""
