@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from tenure.common.build import build_info, installed_version
+from tenure.common.registry import own_registry
 from tenure.worker.losses import LossRecord
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Instruments:
 
     def __init__(self, losses: LossRecord | None = None) -> None:
         self.losses = losses or LossRecord()
-        registry = self.registry = CollectorRegistry()
+        registry = self.registry = own_registry()
         ProcessCollector(registry=registry)
         self.info = Gauge("tenure_worker_info", "1; this worker.", ["worker", "version", "dispatch"], registry=registry)
         build = {**build_info(), "torch": installed_version("torch")}
