@@ -49,4 +49,4 @@ async def test_the_page_lists_what_is_exported_with_its_labels(cluster: Cluster)
     page, exported = on_the_page(), await scrape(worker.ready["http"])
     exported |= await scrape(cluster.master.facts["http"])
     assert {name: page.get(name) for name in exported} == exported
-    assert {"tenure_worker_disk_free_bytes", "tenure_worker_gpu_power_watts", "tenure_queue_depth"} <= exported.keys()
+    assert {"tenure_worker_disk_free_bytes", "tenure_worker_gpu_power_watts", "tenure_leases_live"} <= exported.keys()
