@@ -206,6 +206,8 @@ class Master:
         serves = f"{len(self.sessions.all())} sessions with {len(self.sessions.holders)} leased tasks"
         if self.stopping:
             return f"stopping, {serves} left"
+        if self.ticker.last_tick == 0:
+            return "starting: the store has not answered yet"
         if not self.store_answers:
             return f"the store does not answer, no lease expires meanwhile: {serves}, {self.store.description}"
         return f"serving: {serves}"
