@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Write the Grafana dashboards of ops/grafana/dashboards from the panels in scripts/dashboards.
 
-A panel is a line or two here and fifty in Grafana's JSON; only the lines are worth reading in a review. Metric names
-come from master/metrics.py and worker/metrics.py, and tests/ops checks each one against them.
+A panel is a few lines here and a hundred in Grafana's JSON; only the few are worth reading in a review. Metric names
+come from master/metrics.py and worker/metrics.py; tests/ops checks each one against them, and asks a real Prometheus
+every query.
 
 Examples:
     scripts/generate_dashboards.py            # rewrite the dashboards
@@ -11,15 +12,17 @@ Examples:
 
 from __future__ import annotations
 
-from dashboards import cluster, workers
-from dashboards.grafana import dashboard
+from functools import partial
+
+from dashboards import cluster, failures, search, store, workers
+from dashboards.grafana import document
 from generated_pages import ROOT, main
 
 FOLDER = ROOT / "ops" / "grafana" / "dashboards"
 
 DASHBOARDS = {
-    FOLDER / "cluster.json": lambda: dashboard("tenure-cluster", "Tenure: cluster", cluster.VARIABLE, cluster.ROWS),
-    FOLDER / "workers.json": lambda: dashboard("tenure-workers", "Tenure: workers", workers.VARIABLE, workers.ROWS),
+    FOLDER / f"{module.__name__.rpartition('.')[2]}.json": partial(document, module.PAGE)
+    for module in (cluster, search, workers, store, failures)
 }
 
 if __name__ == "__main__":

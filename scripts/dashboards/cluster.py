@@ -1,231 +1,310 @@
-"""The dashboard of the whole: searches, leases, workers as masters see them, calls, the store.
-
-Several masters may export the same figures of one store, so those are joined by ``max``, and what each master counts
-for itself by ``sum``.
-"""
+"""The page for three in the morning: is it well, what runs, what waits, and where to look next."""
 
 from __future__ import annotations
 
-from dashboards.grafana import RATE, Panel, Variable, graph, quantiles, stat
+from dashboards.masters import LEASE_ROWS, MASTER_ROWS
+from dashboards.panels import ZERO_IS_BAD, ZERO_IS_GOOD, Page, bars, events, graph, stat, table, timeline
+from dashboards.queries import (
+    ALERT_AGES,
+    BUSY,
+    FREE,
+    LIVE_WORKERS,
+    MASTERS,
+    OF_MASTER,
+    OPEN_STATES,
+    SEARCHES,
+    alerts,
+    computed,
+    happened,
+    in_all,
+    quantiles,
+    tasks,
+)
 
-VARIABLE = Variable("search", "Search", "label_values(tenure_tasks, search)")
+TO_FAILURES = ("Failures", "/d/tenure-failures?${__url_time_range}&${search:queryparam}")
+TO_STORE = ("Store", "/d/tenure-store?${__url_time_range}&${master:queryparam}")
+TO_WORKERS = ("Workers", "/d/tenure-workers?${__url_time_range}")
+TO_SEARCH = ("This search", "/d/tenure-search?${__url_time_range}&var-search=${__field.labels.search}")
+RUNBOOK = ("Runbook", "${docs}/ops/runbooks/${__data.fields.Alert}.md")
 
 
-def tasks(states: str, by: str = "") -> str:
-    """Numbers of tasks of the chosen searches, as any one master sees them."""
-    chosen = f'max by (search, state) (tenure_tasks{{search=~"$search", state=~"{states}"}})'
-    return f"sum{' by (' + by + ')' if by else ''} ({chosen})"
-
-
-LIVE_WORKERS = 'max(sum by (instance) (tenure_workers{status="live"}))'
-BUSY, FREE = 'max(tenure_worker_slots{use="busy"})', 'max(tenure_worker_slots{use="free"})'
-
-ROWS: dict[str, list[Panel]] = {
-    "Now": [
-        stat("Masters serving", "short", "sum(tenure_store_up)", good="some", text="Masters whose store answers."),
-        stat("Live workers", "short", f"{LIVE_WORKERS} or vector(0)", good="some", text="Heard within a lease's time."),
-        stat("Slots busy", "percentunit", f"{BUSY} / ({BUSY} + {FREE})", text="Of the slots of live workers."),
-        stat("Queued", "short", tasks("QUEUED"), text="Ready, and nobody has them yet."),
-        stat(
-            "Oldest queued",
-            "s",
-            'max(tenure_oldest_queued_seconds{search=~"$search"})',
-            text="How long the oldest ready task waits.",
-        ),
-        stat("Dead letters", "short", tasks("FAILED"), text="FAILED tasks. `tenure tasks list --state FAILED`."),
-        stat(
-            "Leases expired",
-            "short",
-            "sum(increase(tenure_leases_expired_total[$__range]))",
-            good="zero",
-            text="In the time shown. Each is a worker that vanished without a word.",
-        ),
-        stat(
-            "Reaper paused",
-            "bool_yes_no",
-            "max(tenure_reaper_paused)",
-            good="zero",
-            text="Most leases ran out at once.",
-        ),
-    ],
-    "Tasks": [
-        graph(
-            "Tasks by state", "short", (tasks(".*", "state"), "{{state}}"), stacked=True, text="Of the searches chosen."
-        ),
-        graph(
-            "Open tasks by search",
-            "short",
-            (tasks("SCHEDULED|QUEUED|LEASED", "search"), "{{search}}"),
-            text="Not ended yet.",
-        ),
-        graph(
-            "Oldest queued by search",
-            "s",
-            ('max by (search) (tenure_oldest_queued_seconds{search=~"$search"})', "{{search}}"),
-            text="A search that is paused, capped, or asks for what no worker has grows here.",
-        ),
-        graph("Succeeded by search", "short", (tasks("SUCCEEDED", "search"), "{{search}}"), text="Results so far."),
-        graph(
-            "Transitions",
-            "ops",
-            (
-                f"max by (transition) (sum by (instance, transition) (rate(tenure_transitions_total{RATE})))",
-                "{{transition}}",
+PAGE = Page(
+    uid="tenure-cluster",
+    title="Tenure: cluster",
+    about="Is it well? What runs, what waits, and where to look next.",
+    variables=[SEARCHES, MASTERS],
+    rows={
+        "Is it well?": [
+            stat(
+                "Critical alerts",
+                "short",
+                f"{alerts('critical')} or vector(0)",
+                what="Alerts of severity critical that fire now.",
+                normal="0.",
+                otherwise="The list below names each; its link is the runbook.",
+                limits=ZERO_IS_GOOD,
+                links=(TO_FAILURES,),
+                trend=True,
             ),
-            text="What happened to tasks. Every master sees every event.",
-        ),
-        graph(
-            "Outcomes",
-            "ops",
-            (f"sum by (kind, verdict) (rate(tenure_outcomes_total{RATE}))", "{{kind}} {{verdict}}"),
-            text="What workers delivered, and what was made of it.",
-        ),
-    ],
-    "Leases": [
-        graph(
-            "Leases",
-            "short",
-            ("max(tenure_leases_live)", "live"),
-            ("max(tenure_leases_due)", "due"),
-            text="Due: they ran out and wait for the reaper.",
-        ),
-        graph(
-            "Leases expired",
-            "ops",
-            (f"sum(rate(tenure_leases_expired_total{RATE}))", "expired"),
-            text="Taken back from workers that had not renewed them.",
-        ),
-        graph(
-            "Renewal lag",
-            "s",
-            *quantiles("tenure_lease_renewal_lag_seconds"),
-            text="Between two renewals of a lease, above the heartbeat interval. Near the lease's duration is bad.",
-        ),
-        graph(
-            "Renewals",
-            "ops",
-            (f"sum by (verdict) (rate(tenure_lease_renewals_total{RATE}))", "{{verdict}}"),
-            text="STALE: a worker renewed what it had lost.",
-        ),
-        graph(
-            "Lease clock",
-            "short",
-            ("max by (shard) (deriv(tenure_lease_clock_seconds[1m]))", "shard {{shard}}"),
-            text="Seconds a second: 1 while it runs, 0 while it stands still because no lease could be renewed.",
-        ),
-        graph(
-            "Of the store, since it was made",
-            "short",
-            ("max by (name) (tenure_store_counter)", "{{name}}"),
-            text="Late successes taken, stale writes refused, duplicates, releases, losses.",
-        ),
-    ],
-    "Workers": [
-        graph(
-            "Workers",
-            "short",
-            ("max by (status, mode) (tenure_workers)", "{{status}} {{mode}}"),
-            text="Silent: nothing heard for a lease's time.",
-            stacked=True,
-        ),
-        graph("Slots", "short", (BUSY, "busy"), (FREE, "free"), stacked=True, text="Of live workers."),
-        graph(
-            "Sessions and waiting slots",
-            "short",
-            ("sum(tenure_sessions)", "sessions"),
-            ("sum(tenure_waiting_slots)", "slots waiting for a task"),
-            ("sum(tenure_watchers)", "watches"),
-            text="Streams that masters hold.",
-        ),
-        graph(
-            "Heartbeats",
-            "ops",
-            (f"sum by (way, verdict) (rate(tenure_heartbeats_total{RATE}))", "{{way}} {{verdict}}"),
-            text="By the way they came: session, or unary calls.",
-        ),
-        graph(
-            "Pushes",
-            "ops",
-            (f"sum by (end) (rate(tenure_pushes_total{RATE}))", "{{end}}"),
-            text="Evaluate calls to workers that don't pull, by how they ended.",
-        ),
-        graph(
-            "Checkpoints registered",
-            "ops",
-            (f"sum by (verdict) (rate(tenure_checkpoints_registered_total{RATE}))", "{{verdict}}"),
-            text="STALE: written under a lease that was lost.",
-        ),
-    ],
-    "Calls and scripts": [
-        graph(
-            "Calls",
-            "reqps",
-            (f"sum by (method) (rate(tenure_rpc_seconds_count{RATE}))", "{{method}}"),
-            text="Unary calls.",
-        ),
-        graph(
-            "Call duration, p99", "s", *quantiles("tenure_rpc_seconds", "method"), text="Long polls wait on purpose."
-        ),
-        graph(
-            "Calls refused or failed",
-            "reqps",
-            (f'sum by (method, code) (rate(tenure_rpc_seconds_count{{code!="OK"}}{RATE}))', "{{method}} {{code}}"),
-            text="By status.",
-        ),
-        graph("Claim", "s", *quantiles("tenure_claim_seconds"), text="From wanting to claim until granted or not."),
-        graph(
-            "Script duration, p99",
-            "s",
-            *quantiles("tenure_store_script_seconds", "script"),
-            text="The round trip that carried a script.",
-        ),
-        graph(
-            "Items by script",
-            "ops",
-            (f"sum by (script) (rate(tenure_store_script_items_total{RATE}))", "{{script}}"),
-            text="What scripts carried.",
-        ),
-    ],
-    "Store and masters": [
-        graph(
-            "Store memory",
-            "bytes",
-            ('max(tenure_store_memory_bytes{kind="used"})', "used"),
-            ('max(tenure_store_memory_bytes{kind="max"}) > 0', "limit"),
-            text="Submits are refused above 90 % of the limit.",
-        ),
-        graph(
-            "Store health",
-            "short",
-            ("min(tenure_store_up)", "answers"),
-            ("min(tenure_store_aof_ok)", "append-only file writable"),
-            ("max(tenure_store_fsck_violations)", "fsck violations"),
-            ("max(tenure_store_restarts)", "restarts of the embedded server"),
-            text="1 is good for the first two, 0 for the others.",
-        ),
-        graph(
-            "Time that did not count",
-            "s",
-            (f"sum(increase(tenure_lease_clock_skipped_seconds_total{RATE}))", "skipped"),
-            text="Outages and jumps of the clock: the lease clock stood still, so no lease ran out.",
-        ),
-        graph(
-            "Tasks forgotten",
-            "ops",
-            (f"sum(rate(tenure_tasks_forgotten_total{RATE}))", "forgotten"),
-            text="Ended tasks that retention deleted.",
-        ),
-        graph(
-            "Masters' CPU",
-            "percentunit",
-            (f'rate(process_cpu_seconds_total{{job="tenure-master"}}{RATE})', "{{instance}}"),
-            text="Of one core.",
-        ),
-        graph(
-            "Masters' memory",
-            "bytes",
-            ('process_resident_memory_bytes{job="tenure-master"}', "{{instance}}"),
-            text="Resident.",
-        ),
-    ],
-}
+            stat(
+                "Warnings",
+                "short",
+                f"{alerts('warning')} or vector(0)",
+                what="Alerts of severity warning that fire now.",
+                normal="0.",
+                otherwise="They can wait for the morning; the list below names each.",
+                limits=((None, "green"), (1, "orange")),
+                links=(TO_FAILURES,),
+                trend=True,
+            ),
+            stat(
+                "Masters serving",
+                "short",
+                "sum(tenure_store_up) or vector(0)",
+                what="Masters that answer Prometheus and whose store answers them.",
+                normal="As many as you run.",
+                otherwise="With 0, workers train on and spool results; start a master, or see why the store is away.",
+                limits=ZERO_IS_BAD,
+                links=(TO_STORE,),
+                trend=True,
+            ),
+            stat(
+                "Live workers",
+                "short",
+                f"{LIVE_WORKERS} or vector(0)",
+                what="Workers heard within a lease's time.",
+                normal="As many as you run.",
+                otherwise="See which are silent under Workers below, and their logs.",
+                limits=ZERO_IS_BAD,
+                links=(TO_WORKERS,),
+                trend=True,
+            ),
+            stat(
+                "Slots busy",
+                "percentunit",
+                f"{BUSY} / ({BUSY} + {FREE} > 0) or vector(0)",
+                what="Share of the live workers' slots that run something.",
+                normal="Near 100 % while tasks are queued.",
+                otherwise="Low beside a queue: tasks ask for what no worker has, or a search is paused or capped.",
+                maximum=1,
+                trend=True,
+            ),
+            stat(
+                "Oldest queued",
+                "s",
+                'max(tenure_queue_oldest_seconds{search=~"$search"}) or vector(0)',
+                what="How long the oldest task has waited that could run.",
+                normal="Less than a typical run takes times the queue per slot.",
+                otherwise="Queue depth below says which search and which requirements.",
+                limits=((None, "green"), (1800, "orange"), (3600, "red")),
+                trend=True,
+            ),
+            stat(
+                "Dead letters",
+                "short",
+                f"{tasks('FAILED')} or vector(0)",
+                what="Tasks that failed for good: budgets spent, or errors that retrying can't mend.",
+                normal="0, or as many as your search space has impossible architectures.",
+                otherwise="`tenure tasks list --state FAILED`; each holds its evidence.",
+                limits=((None, "green"), (1, "orange")),
+                links=(TO_FAILURES,),
+                trend=True,
+            ),
+            stat(
+                "Leases expired",
+                "short",
+                f"{in_all('tenure_leases_expired_total', where=OF_MASTER)} or vector(0)",
+                what="Leases taken back in the time shown, from workers that vanished without a word.",
+                normal="0; a few where machines are preempted without notice.",
+                otherwise="Failures says by which cause. Each has cost a loss and the work since its checkpoint.",
+                limits=((None, "green"), (1, "orange"), (10, "red")),
+                links=(TO_FAILURES,),
+            ),
+        ],
+        "Alerts": [
+            table(
+                "Alerts firing now",
+                "s",
+                ALERT_AGES,
+                {
+                    "alertname": "Alert",
+                    "severity": "Severity",
+                    "instance": "Where",
+                    "search": "Search",
+                    "Value": "Since",
+                },
+                what="Alerts that fire now, and for how long their condition has held.",
+                normal="Empty.",
+                otherwise="The link behind a name is its runbook: what it means, what to look at, what to do.",
+                width=12,
+                height=7,
+                none="No alert fires.",
+                links=(RUNBOOK,),
+            ),
+            timeline(
+                "Processes up",
+                ('max by (job, instance) (up{job=~"tenure-.*"})', "{{job}} {{instance}}"),
+                what="Whether each process answered Prometheus: green yes, red no.",
+                normal="All green, with short red marks where something was restarted.",
+                otherwise="Red to the right edge: that process is down now. Its machine's journal says why.",
+                width=12,
+                height=7,
+                limits=ZERO_IS_BAD,
+                none="No process is scraped.",
+            ),
+        ],
+        "Work": [
+            graph(
+                "Tasks by state",
+                "short",
+                (tasks(".*", "state"), "{{state}}"),
+                what="Tasks of the chosen searches.",
+                normal="QUEUED falls, SUCCEEDED grows, LEASED is as high as there are slots.",
+                otherwise="LEASED far below the slots: see Queue depth. FAILED growing: see Failures.",
+                stacked=True,
+            ),
+            graph(
+                "Queue depth",
+                "short",
+                (
+                    'max by (search, requirements) (tenure_queue_depth{search=~"$search"})',
+                    "{{search}} {{requirements}}",
+                ),
+                what="Tasks that could run now, by search and by what they ask of a worker.",
+                normal="It falls while a search runs out, or stays where a controller keeps it.",
+                otherwise="One class grows while slots are free: no worker has what it asks for (Slots by label).",
+                stacked=True,
+                none="Nothing is queued.",
+            ),
+            graph(
+                "Oldest queued",
+                "s",
+                (
+                    'max by (search, requirements) (tenure_queue_oldest_seconds{search=~"$search"})',
+                    "{{search}} {{requirements}}",
+                ),
+                what="Age of the oldest task of each class that could run.",
+                normal="A saw: it drops when the oldest is taken.",
+                otherwise="A straight line up is a class that nobody serves: paused, capped, or impossible.",
+                none="Nothing is queued.",
+            ),
+            graph(
+                "Schedule to start",
+                "s",
+                *quantiles("tenure_schedule_to_start_seconds", OF_MASTER, 50, 95, 99),
+                what="From when a task could first be taken until its lease was granted.",
+                normal="Milliseconds with free slots; about the queue's length times the run time without.",
+                otherwise="Add workers, or see Store if it grows beside free slots.",
+                none="Nothing was started in this time.",
+            ),
+            events(
+                "Outcomes",
+                (happened("tenure_outcomes_total", "kind", OF_MASTER), "{{kind}}"),
+                what="What workers delivered each minute, by kind.",
+                normal="Mostly success.",
+                otherwise="Failure is the evaluator's code, loss a process that died, release work handed back.",
+            ),
+            graph(
+                "Compute",
+                "short",
+                (computed("useful"), "useful"),
+                (computed("saved"), "saved"),
+                (computed("wasted"), "wasted"),
+                what="Time of slots by what became of it, in slots: 4 is as much as four slots do. "
+                "Saved: by checkpoints, late results, equal submissions.",
+                normal="Useful is near the number of busy slots, wasted near 0.",
+                otherwise="Failures says what it was wasted on.",
+                none="No run has ended yet.",
+            ),
+            bars(
+                "Open tasks by search",
+                "short",
+                (tasks(OPEN_STATES, "search"), "{{search}}"),
+                what="Tasks that have not ended.",
+                normal="It falls to 0 as a search ends.",
+                otherwise="The name links to the search's page.",
+                links=(TO_SEARCH,),
+            ),
+            graph(
+                "Results by search",
+                "short",
+                (tasks("SUCCEEDED", "search"), "{{search}}"),
+                what="Tasks that have their one accepted result.",
+                normal="Growing. It falls when retention forgets old ones.",
+                otherwise="A flat line of a search that has open tasks: its page says what they wait for.",
+            ),
+            events(
+                "Transitions",
+                (
+                    "max by (transition) (sum by (instance, transition) ("
+                    f"increase(tenure_transitions_total{OF_MASTER}[$__interval])))",
+                    "{{transition}}",
+                ),
+                what="What happened to tasks each minute. Every master sees every event.",
+                normal="grant and succeed in step.",
+                otherwise="expire, fail, release: see Failures.",
+            ),
+        ],
+        **LEASE_ROWS,
+        "Workers": [
+            graph(
+                "Workers",
+                "short",
+                ("max by (status, mode) (tenure_workers)", "{{status}} {{mode}}"),
+                what="Registered workers. Silent: nothing was heard for a lease's time.",
+                normal="All live, or draining while they are restarted.",
+                otherwise="Silent ones: their machine, their process, the network, in this order.",
+                stacked=True,
+            ),
+            graph(
+                "Slots",
+                "short",
+                (BUSY, "busy"),
+                (FREE, "free"),
+                what="Slots of live workers.",
+                normal="Free only when nothing is queued.",
+                otherwise="See Queue depth: by requirements.",
+                stacked=True,
+            ),
+            graph(
+                "GPUs",
+                "short",
+                ("max by (use) (tenure_gpus)", "{{use}}"),
+                what="GPUs in busy and in free slots of live workers.",
+                normal="Busy, while tasks are queued.",
+                otherwise="Fewer than you have: slots are cordoned or workers silent (Workers).",
+                stacked=True,
+                none="No worker has a GPU.",
+            ),
+            graph(
+                "Slots by label",
+                "short",
+                ("max by (label, use) (tenure_label_slots)", "{{label}} {{use}}"),
+                what="The same by the labels that workers carry.",
+                normal="Every label that a queued task asks for has slots.",
+                otherwise="A label without free slots is what its class of tasks waits for.",
+                stacked=True,
+                none="No worker has a label.",
+            ),
+            graph(
+                "GPUs by label",
+                "short",
+                ("max by (label, use) (tenure_label_gpus)", "{{label}} {{use}}"),
+                what="GPUs by the labels that workers carry.",
+                normal="Busy, while tasks that ask for the label are queued.",
+                otherwise="As for slots.",
+                stacked=True,
+                none="No worker with a label has a GPU.",
+            ),
+            graph(
+                "Spooled results",
+                "short",
+                ("sum(tenure_worker_spool_outcomes)", "outcomes"),
+                what="Results that workers hold because no master has taken them yet.",
+                normal="0; a hill while all masters are away.",
+                otherwise="Growing beside serving masters: Workers says whose, its log says why.",
+            ),
+        ],
+        **MASTER_ROWS,
+    },
+)

@@ -1,224 +1,331 @@
-"""The dashboard of the workers: what each does, and what its machine has left."""
+"""The workers: what each does, and what its machine and its GPUs have left."""
 
 from __future__ import annotations
 
-from dashboards.grafana import RATE, Panel, Query, Variable, graph, quantiles, stat
+from dashboards.gpus import GPU_ROWS
+from dashboards.panels import ZERO_IS_BAD, ZERO_IS_GOOD, Page, events, graph, stat, table, timeline
+from dashboards.queries import INSTANCES, OF_INSTANCE, RATE, WORKERS, by_worker, happened, of_worker, quantiles
 
-VARIABLE = Variable("worker", "Worker", "label_values(tenure_worker_info, worker)")
-
-
-def of_worker(expression: str) -> str:
-    """A figure of the chosen workers, under their worker ids."""
-    return f'{expression} * on (instance) group_left (worker) tenure_worker_info{{worker=~"$worker"}}'
+ONE_OR_MORE = ((None, "green"), (1, "orange"))
 
 
-def by_worker(expression: str, *labels: str) -> Query:
-    """The same with a legend."""
-    return of_worker(expression), " ".join(("{{worker}}", *("{{" + label + "}}" for label in labels)))
+def count(expression: str) -> str:
+    """A sum over the chosen workers that is 0 where none has it."""
+    return f"sum({of_worker(expression)}) or vector(0)"
 
 
-RUNNING = 'tenure_worker_slots{state="running"}'
-BROKEN = 'tenure_worker_slots{state="broken"}'
-
-ROWS: dict[str, list[Panel]] = {
-    "Now": [
-        stat("Workers", "short", 'count(tenure_worker_info{worker=~"$worker"})', good="some", text="That are scraped."),
-        stat("Running", "short", f"sum({of_worker(RUNNING)})", text="Evaluations under way."),
-        stat(
-            "Without a master",
-            "short",
-            f"sum({of_worker('(tenure_worker_session_up == bool 0)')})",
-            good="zero",
-            text="They train on, and spool their results.",
-        ),
-        stat(
-            "Spooled outcomes",
-            "short",
-            f"sum({of_worker('tenure_worker_spool_outcomes')})",
-            good="zero",
-            text="Ended, on the worker's disk, not yet acknowledged by a master.",
-        ),
-        stat("Draining", "short", f"sum({of_worker('tenure_worker_draining')})", text="They take no tasks."),
-        stat(
-            "Oldest checkpoint",
-            "s",
-            f"max({of_worker('tenure_worker_checkpoint_age_seconds')})",
-            text="What the death of a worker would cost at most.",
-        ),
-        stat(
-            "Samples a second",
-            "short",
-            f"sum({of_worker('tenure_worker_training_samples_per_second')})",
-            text="Of all evaluations that report it.",
-        ),
-        stat(
-            "Broken slots",
-            "short",
-            f"sum({of_worker(BROKEN)})",
-            good="zero",
-            text="Their executor does not start; they try again.",
-        ),
-        stat(
-            "Cordoned slots",
-            "short",
-            f"sum({of_worker('tenure_worker_slot_cordoned')})",
-            good="zero",
-            text="A GPU's errors have ended their work until an operator says otherwise.",
-        ),
-    ],
-    "Evaluations": [
-        graph(
-            "Runs ended, by outcome",
-            "ops",
-            (f"sum by (outcome) ({of_worker(f'rate(tenure_worker_tasks_total{RATE})')})", "{{outcome}}"),
-            text="Release: handed back by a drain. Dropped: the lease was lost.",
-        ),
-        graph(
-            "Duration of runs",
-            "s",
-            *quantiles("tenure_worker_run_seconds"),
-            text="Of all workers.",
-        ),
-        graph(
-            "Idle between runs",
-            "s",
-            *quantiles("tenure_worker_idle_gap_seconds"),
-            text="From the end of a run to the start of the next in the same slot, waiting for tasks included.",
-        ),
-        graph(
-            "Throughput",
-            "short",
-            by_worker("tenure_worker_training_samples_per_second", "slot"),
-            text="Samples a second, as evaluations report it.",
-        ),
-        graph("Step", "short", by_worker("tenure_worker_training_step", "slot"), text="Of the run in each slot."),
-        graph(
-            "Since the last report",
-            "s",
-            by_worker("tenure_worker_progress_age_seconds", "slot"),
-            text="An evaluation that is silent for its progress deadline is stopped.",
-        ),
-        graph(
-            "Slots by state",
-            "short",
-            (f"sum by (state) ({of_worker('tenure_worker_slots')})", "{{state}}"),
-            text="Broken: the executor does not start. Cordoned: a GPU's errors.",
-            stacked=True,
-        ),
-        graph(
-            "Executors replaced",
-            "ops",
-            (f"sum by (reason) ({of_worker(f'rate(tenure_worker_executor_restarts_total{RATE})')})", "{{reason}}"),
-            text="After a crash, a leak, or a number of tasks.",
-        ),
-        graph("Leases", "short", by_worker("tenure_worker_leases"), text="Held by runs."),
-    ],
-    "Checkpoints": [
-        graph(
-            "Checkpoint age",
-            "s",
-            by_worker("tenure_worker_checkpoint_age_seconds", "slot"),
-            text="Since the run last wrote one, or since it started: what the worker's death would cost.",
-        ),
-        graph(
-            "Checkpoints",
-            "ops",
-            (f"sum({of_worker(f'rate(tenure_worker_checkpoints_saved_total{RATE})')})", "written"),
-            (f"sum({of_worker(f'rate(tenure_worker_checkpoint_failures_total{RATE})')})", "failed"),
-            (f"sum({of_worker(f'rate(tenure_worker_checkpoints_skipped_total{RATE})')})", "damaged or missing"),
-            (f"sum({of_worker(f'rate(tenure_worker_checkpoints_superseded_total{RATE})')})", "superseded"),
-            ("sum(tenure_worker_checkpoints_unregistered)", "not yet registered"),
-            text="Failures cost nothing by themselves: training goes on, the previous one stays.",
-        ),
-        graph(
-            "Time spent on checkpoints",
-            "percentunit",
-            (of_worker(f"rate(tenure_worker_checkpoint_stall_seconds_total{RATE})"), "{{worker}} holding trainings up"),
-            (of_worker(f"rate(tenure_worker_checkpoint_write_seconds_total{RATE})"), "{{worker}} writing beside them"),
-            (of_worker(f"rate(tenure_worker_checkpoint_read_seconds_total{RATE})"), "{{worker}} reading"),
-            text="Of wall time.",
-        ),
-        graph(
-            "Bytes written",
-            "Bps",
-            by_worker(f"rate(tenure_worker_checkpoint_written_bytes_total{RATE})"),
-            text="To the checkpoint storage.",
-        ),
-        graph("Size", "bytes", by_worker("tenure_worker_checkpoint_size_bytes"), text="Of the last one."),
-    ],
-    "Machine": [
-        graph("CPU", "percentunit", by_worker("tenure_worker_cpu_usage_ratio"), text="Of all cores of the machine."),
-        graph("Memory", "percentunit", by_worker("tenure_worker_memory_usage_ratio"), text="Of the machine."),
-        graph("Memory used", "bytes", by_worker("tenure_worker_memory_used_bytes"), text="Of the machine, by anybody."),
-        graph(
-            "Executors' memory",
-            "bytes",
-            by_worker("tenure_worker_executor_resident_bytes", "slot"),
-            text="Of the slot's executor and its children.",
-        ),
-        graph(
-            "GPU", "percentunit", by_worker("tenure_worker_gpu_utilization_ratio", "gpu"), text="Time it did anything."
-        ),
-        graph(
-            "GPU memory",
-            "percentunit",
-            (
-                of_worker("tenure_worker_gpu_memory_used_bytes / tenure_worker_gpu_memory_total_bytes"),
-                "{{worker}} {{gpu}}",
+PAGE = Page(
+    uid="tenure-workers",
+    title="Tenure: workers and GPUs",
+    about="What each worker does, and what its machine and its GPUs have left.",
+    variables=[WORKERS, INSTANCES],
+    rows={
+        "Now": [
+            stat(
+                "Workers",
+                "short",
+                'count(tenure_worker_info{worker=~"$worker", instance=~"$instance"}) or vector(0)',
+                what="Chosen workers that answer Prometheus.",
+                normal="As many as you run.",
+                otherwise="A missing one is down, or its target is not in `targets/workers.yml`.",
+                limits=ZERO_IS_BAD,
+                trend=True,
             ),
-            text="In use by anybody.",
-        ),
-        graph(
-            "GPU temperature",
-            "celsius",
-            by_worker("tenure_worker_gpu_temperature_celsius", "gpu"),
-            text="As NVML says.",
-        ),
-        graph("GPU power", "watt", by_worker("tenure_worker_gpu_power_watts", "gpu"), text="As NVML says."),
-        graph(
-            "GPU memory errors",
-            "short",
-            by_worker(f"increase(tenure_worker_gpu_ecc_errors_total{RATE})", "gpu", "kind"),
-            text="Found by ECC. Uncorrected ones have cost a run.",
-        ),
-        graph(
-            "XID errors",
-            "short",
-            by_worker(f"increase(tenure_worker_gpu_xid_errors_total{RATE})", "gpu", "xid"),
-            text="The driver's, by number.",
-        ),
-        graph(
-            "GPU slowed down",
-            "short",
-            by_worker("tenure_worker_gpu_throttled", "gpu", "reason"),
-            text="1: its clocks are held down for this reason.",
-        ),
-    ],
-    "Link to the masters": [
-        graph(
-            "Session",
-            "short",
-            by_worker("tenure_worker_session_up"),
-            text="1: a master has accepted this worker.",
-        ),
-        graph(
-            "Since a master was heard",
-            "s",
-            by_worker("tenure_worker_session_contact_age_seconds"),
-            text="Every heartbeat is answered.",
-        ),
-        graph(
-            "Reconnects",
-            "ops",
-            by_worker(f"rate(tenure_worker_session_reconnects_total{RATE})"),
-            text="To any master.",
-        ),
-        graph("Spool", "short", by_worker("tenure_worker_spool_outcomes"), text="Outcomes no master has acknowledged."),
-        graph(
-            "Spool writes refused",
-            "ops",
-            by_worker(f"rate(tenure_worker_spool_write_failures_total{RATE})"),
-            text="By the disk: these outcomes are in memory only.",
-        ),
-    ],
-}
+            stat(
+                "Running",
+                "short",
+                count('tenure_worker_slots{state="running"}'),
+                what="Slots with an evaluation under way.",
+                normal="All, while tasks are queued.",
+                otherwise="See Slots by state.",
+                trend=True,
+            ),
+            stat(
+                "Without a master",
+                "short",
+                count("(tenure_worker_session_up == bool 0)"),
+                what="Workers that no master has accepted.",
+                normal="0.",
+                otherwise="They train on and spool results. See Masters on the cluster's page, then the network.",
+                limits=ZERO_IS_GOOD,
+                trend=True,
+            ),
+            stat(
+                "Draining",
+                "short",
+                count("tenure_worker_draining"),
+                what="Workers that take no tasks.",
+                normal="0, or those that are being restarted.",
+                otherwise="`tenure workers uncordon` if nobody meant it.",
+                limits=ONE_OR_MORE,
+                trend=True,
+            ),
+            stat(
+                "Spooled results",
+                "short",
+                count("tenure_worker_spool_outcomes"),
+                what="Results on workers' disks that no master has acknowledged.",
+                normal="0.",
+                otherwise="They are safe there. Bring a master back; don't delete the work directory.",
+                limits=ONE_OR_MORE,
+                trend=True,
+            ),
+            stat(
+                "Oldest checkpoint",
+                "s",
+                f"max({of_worker('tenure_worker_checkpoint_age_seconds')}) or vector(0)",
+                what="What the death of a worker would cost at most, now.",
+                normal="The evaluators' interval between checkpoints.",
+                otherwise="Checkpoints fail (below), or the evaluator writes none.",
+                limits=((None, "green"), (3600, "orange"), (7200, "red")),
+                trend=True,
+            ),
+            stat(
+                "Broken slots",
+                "short",
+                count('tenure_worker_slots{state="broken"}'),
+                what="Slots whose executor does not start; they try again.",
+                normal="0.",
+                otherwise="The worker's log says what the executor died of.",
+                limits=ZERO_IS_GOOD,
+                trend=True,
+            ),
+            stat(
+                "Cordoned slots",
+                "short",
+                count("tenure_worker_slot_cordoned"),
+                what="Slots that a GPU's errors have closed until an operator says otherwise.",
+                normal="0.",
+                otherwise="GPU troubles below says why; replace or reset the GPU, then `tenure workers uncordon`.",
+                limits=ZERO_IS_GOOD,
+                trend=True,
+            ),
+        ],
+        "Runs": [
+            table(
+                "Workers",
+                "short",
+                'tenure_worker_info{worker=~"$worker", instance=~"$instance"}',
+                {"worker": "Worker", "instance": "Address", "version": "Version", "dispatch": "Takes tasks by"},
+                what="The chosen workers.",
+                normal="One version, each worker once.",
+                otherwise="One worker id twice: two processes were given the same, the older is refused.",
+                height=7,
+            ),
+            timeline(
+                "Session",
+                by_worker("tenure_worker_session_up"),
+                what="Whether a master has accepted the worker: green yes, red no.",
+                normal="Green, with red marks of seconds where its master was restarted.",
+                otherwise="Red to the right edge: it reaches no master.",
+                limits=ZERO_IS_BAD,
+                height=7,
+            ),
+            graph(
+                "Slots by state",
+                "short",
+                (f"sum by (state) ({of_worker('tenure_worker_slots')})", "{{state}}"),
+                what="Broken: the executor does not start. Cordoned: a GPU's errors.",
+                normal="Running, with moments of cleaning between runs.",
+                otherwise="Free beside a queue: see Queue depth on the cluster's page.",
+                stacked=True,
+                height=7,
+            ),
+            events(
+                "Runs ended",
+                (happened("tenure_worker_tasks_total", "outcome", OF_INSTANCE), "{{outcome}}"),
+                what="Each minute. Release: handed back. Dropped: its lease was gone, so nobody was told.",
+                normal="Mostly success.",
+                otherwise="One worker fails what others do: drain it. Failures has the causes.",
+            ),
+            graph(
+                "Run time",
+                "s",
+                *quantiles("tenure_worker_run_seconds", OF_INSTANCE),
+                what="Duration of runs.",
+                normal="What your training takes.",
+                otherwise="One worker slower than the others of its kind: its GPU is throttled, or its host busy.",
+                none="No run has ended in this time.",
+            ),
+            graph(
+                "Idle between runs",
+                "s",
+                *quantiles("tenure_worker_idle_gap_seconds", OF_INSTANCE),
+                what="From the end of a run to the start of the next in the same slot, waiting for tasks included.",
+                normal="Below 0.1 s while tasks are queued.",
+                otherwise="Long gaps beside a queue: executors are replaced after each run, see below.",
+                none="No run has followed another in this time.",
+            ),
+            graph(
+                "Since the last report",
+                "s",
+                by_worker("tenure_worker_progress_age_seconds", "slot"),
+                what="How long each run has been silent.",
+                normal="The time of a step.",
+                otherwise="It is stopped at its progress deadline. Without one, a hanging run keeps its slot.",
+                none="Nothing runs.",
+            ),
+            graph(
+                "Step",
+                "short",
+                by_worker("tenure_worker_training_step", "slot"),
+                what="The step of the run in each slot.",
+                normal="Saws. A tooth that begins above 0 went on from a checkpoint.",
+                otherwise="Teeth that begin at 0 again and again: checkpoints are missing or damaged.",
+                none="Nothing runs.",
+            ),
+            graph(
+                "Throughput",
+                "short",
+                by_worker("tenure_worker_training_samples_per_second", "slot"),
+                what="Samples a second, as evaluations report it.",
+                normal="Even on even machines.",
+                otherwise="One far below the others: throttled, or short of CPU for its data.",
+                none="No evaluation reports `samples_per_second`.",
+            ),
+            events(
+                "Executors replaced",
+                (happened("tenure_worker_executor_restarts_total", "reason", OF_INSTANCE), "{{reason}}"),
+                what="After a crash, a leak, a signal, or the limit of tasks.",
+                normal="Seldom.",
+                otherwise="*_leak, *_left: the evaluator leaves something behind. crash, killed: see Failures.",
+                none="None was replaced.",
+            ),
+            graph(
+                "Calls to masters, p99",
+                "s",
+                (
+                    "histogram_quantile(0.99, sum by (le, method) "
+                    f"(rate(tenure_worker_rpc_seconds_bucket{OF_INSTANCE}{RATE})))",
+                    "{{method}}",
+                ),
+                what="The worker's own calls, by method. Claims wait for tasks on purpose.",
+                normal="Some milliseconds.",
+                otherwise="Slow here and fast on the cluster's page: the network between them.",
+                none="No calls in this time.",
+            ),
+            graph(
+                "Since a master was heard",
+                "s",
+                by_worker("tenure_worker_session_contact_age_seconds"),
+                what="Every heartbeat is answered.",
+                normal="Below the heartbeat interval.",
+                otherwise="Above the lease's duration, its leases may be given to others.",
+            ),
+        ],
+        "Checkpoints": [
+            graph(
+                "Checkpoint age",
+                "s",
+                by_worker("tenure_worker_checkpoint_age_seconds", "slot"),
+                what="Since the run in the slot last wrote one, or since it started: what a death would cost.",
+                normal="A saw as high as the interval.",
+                otherwise="A straight line up: nothing is written.",
+                none="Nothing runs.",
+            ),
+            events(
+                "Checkpoints",
+                (happened("tenure_worker_checkpoints_saved_total", "job", OF_INSTANCE), "written"),
+                (happened("tenure_worker_checkpoint_failures_total", "job", OF_INSTANCE), "failed"),
+                (happened("tenure_worker_checkpoints_skipped_total", "job", OF_INSTANCE), "damaged"),
+                (happened("tenure_worker_checkpoints_superseded_total", "job", OF_INSTANCE), "superseded"),
+                what="Each minute. Damaged: missing or broken when a run wanted to go on. Superseded: never written, "
+                "for a newer one came before its turn.",
+                normal="Written only.",
+                otherwise="Failed: the disk or the storage; training goes on with the previous one.",
+            ),
+            graph(
+                "Leases held, checkpoints owed",
+                "short",
+                (of_worker("tenure_worker_leases"), "{{worker}} leases"),
+                (of_worker("tenure_worker_checkpoints_unregistered"), "{{worker}} not yet registered"),
+                what="Leases of the worker's runs, and checkpoints written that no master knows of yet.",
+                normal="A lease for each run; not yet registered 0, for moments 1.",
+                otherwise="Growing: no master answers. They are registered once one does.",
+            ),
+            graph(
+                "Time spent",
+                "percentunit",
+                (of_worker(f"rate(tenure_worker_checkpoint_stall_seconds_total{RATE})"), "{{worker}} holding up"),
+                (of_worker(f"rate(tenure_worker_checkpoint_write_seconds_total{RATE})"), "{{worker}} writing"),
+                (of_worker(f"rate(tenure_worker_checkpoint_read_seconds_total{RATE})"), "{{worker}} reading"),
+                what="Of wall time: trainings held up, writing beside them, reading when they go on.",
+                normal="Holding up below 1 %.",
+                otherwise="Save less often, or to a faster storage.",
+            ),
+            graph(
+                "One write",
+                "s",
+                *quantiles("tenure_worker_checkpoint_write_duration_seconds", OF_INSTANCE),
+                what="Duration of single writes.",
+                normal="Size divided by the storage's speed.",
+                otherwise="Slower than the interval: newer ones supersede those that wait.",
+                none="Nothing was written in this time.",
+            ),
+            graph(
+                "Size and speed",
+                "bytes",
+                (of_worker("tenure_worker_checkpoint_size_bytes"), "{{worker}} last one"),
+                (of_worker(f"rate(tenure_worker_checkpoint_written_bytes_total{RATE})"), "{{worker}} a second"),
+                what="Size of the last checkpoint, and bytes written a second.",
+                normal="As the models are.",
+                otherwise="Growing with each run: the evaluator keeps a history in its state.",
+            ),
+        ],
+        "Machine": [
+            graph(
+                "CPU",
+                "percentunit",
+                by_worker("tenure_worker_cpu_usage_ratio"),
+                what="Of all cores of the machine, by anybody.",
+                normal="As your data pipeline needs.",
+                otherwise="At 100 %, trainings wait for their data.",
+                maximum=1,
+            ),
+            graph(
+                "Memory",
+                "percentunit",
+                by_worker("tenure_worker_memory_usage_ratio"),
+                what="Of the machine's memory, by anybody.",
+                normal="Below 90 %.",
+                otherwise="Above, the kernel kills: losses by SIGKILL. Fewer slots, or limits for executors.",
+                maximum=1,
+                limits=((None, "green"), (0.9, "red")),
+            ),
+            graph(
+                "Memory in bytes",
+                "bytes",
+                (of_worker("tenure_worker_memory_used_bytes"), "{{worker}} machine"),
+                (of_worker("tenure_worker_executor_resident_bytes"), "{{worker}} slot {{slot}}"),
+                what="Used on the machine, and by each slot's executor with its children.",
+                normal="Executors return to where they began after each run.",
+                otherwise="Executors that grow from run to run leak, and are replaced for it.",
+            ),
+            graph(
+                "Spool",
+                "bytes",
+                by_worker("tenure_worker_spool_bytes"),
+                what="Results that wait for a master, on the worker's disk.",
+                normal="0.",
+                otherwise="Bring a master back.",
+            ),
+            graph(
+                "Disk free",
+                "bytes",
+                by_worker("tenure_worker_disk_free_bytes", "kind"),
+                what="Where the worker keeps its work directory, and checkpoints if they are local.",
+                normal="Many checkpoints' worth.",
+                otherwise="A full disk fails checkpoints first, results last.",
+            ),
+            events(
+                "Spool writes refused",
+                (happened("tenure_worker_spool_write_failures_total", "job", OF_INSTANCE), "refused"),
+                what="Results that the disk refused: they are in memory only until a master has them.",
+                normal="None.",
+                otherwise="Make room, and don't restart the worker before a master has them.",
+                none="None was refused.",
+            ),
+        ],
+        **GPU_ROWS,
+    },
+)

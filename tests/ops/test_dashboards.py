@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 import yaml
 from cluster import Cluster
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from processes import eventually
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from worker_process import TESTS, WorkerProcess
 
 from tenure.master.metrics import MasterMetrics
-from tenure.worker.metrics import Instruments
+from tenure.worker.metrics import LOOKED_UP, Instruments
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "ops" / "grafana" / "dashboards").glob("*.json"))
@@ -51,10 +53,8 @@ def expressions() -> Iterator[tuple[str, str]]:
             yield from ((f"{path.name}: {panel['title']}", target["expr"]) for target in panel["targets"])
         for variable in document["templating"]["list"]:
             if variable["type"] == "query":
-                yield (
-                    f"{path.name}: ${variable['name']}",
-                    re.sub(r"label_values\((.*), *(\w+)\)", r"\1{\2=~'.'}", variable["definition"]),
-                )
+                asked = re.sub(r"label_values\((.*), *(\w+)\)", r"count by (\2) (\1)", variable["query"]["query"])
+                yield f"{path.name}: ${variable['name']}", asked
     for rule in rules():
         yield rule.get("alert", rule.get("record")), rule["expr"]
 
@@ -95,7 +95,7 @@ def declared_in_code() -> dict[str, set[str]]:
             if isinstance(collector, MetricWrapperBase):
                 for name in declared(collector.collect()):
                     found[name] = found[name] | set(collector._labelnames)
-    return found
+    return found | declared(row.family() for row in LOOKED_UP.values())
 
 
 async def scrape(address: str) -> dict[str, set[str]]:
@@ -126,7 +126,7 @@ async def test_every_series_that_is_asked_for_is_exported_with_these_labels(clus
         (where, label)
         for where, text in expressions()
         for label in labels_in(text) - GIVEN_LABELS
-        if not any(label in exported[name] for name in metrics_in(text)) and ":" not in text
+        if (names := metrics_in(text)) and not any(label in exported[name] for name in names) and ":" not in text
     ]
     assert strange == []
 
@@ -142,20 +142,68 @@ def test_the_modules_declare_the_suffixed_names(metric: str) -> None:
     assert metric in declared_in_code()
 
 
+UIDS = {
+    "cluster": "tenure-cluster",
+    "search": "tenure-search",
+    "workers": "tenure-workers",
+    "store": "tenure-store",
+    "failures": "tenure-failures",
+}
+# What is exported and on no dashboard, and why. What Python says of itself (``python_…``) is for its debuggers.
+UNSHOWN = {
+    "process_virtual_memory_bytes": "resident memory is what counts",
+    "process_open_fds": "for whoever hunts a leak of descriptors",
+    "process_max_fds": "for whoever hunts a leak of descriptors",
+    "process_start_time_seconds": "the annotations are made of it",
+}
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_is_what_grafana_reads(path: Path) -> None:
+    """Grafana's own model of its schema reads every field and writes the same again."""
+    document = load(path)
+    written = json.loads(json.dumps(Dashboard.from_json(load(path)), cls=JSONEncoder))
+    # Of annotations the model lacks the fields that Prometheus's have.
+    known = {"name", "datasource", "enable", "iconColor", "expr", "hide", "builtIn"}
+    for annotation in document["annotations"]["list"]:
+        assert set(annotation) - known == {"useValueForTime", "titleFormat", "step"}
+    for each in (document, written):
+        del each["annotations"]
+    assert written == document
+
+
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_a_dashboard_is_whole(path: Path) -> None:
     document = load(path)
-    assert document["uid"].startswith("tenure-")
+    # Links and bookmarks hold it.
+    assert document["uid"] == UIDS[path.stem]
     assert document["title"].startswith("Tenure: ")
     ids = [panel["id"] for panel in document["panels"]]
     assert len(ids) == len(set(ids))
     for panel in panels(document):
-        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
-        assert panel["description"].endswith((".", "`.")), panel["title"]
+        defaults = panel["fieldConfig"]["defaults"]
+        assert defaults["unit"], panel["title"]
+        assert defaults["noValue"], panel["title"]
+        assert defaults["thresholds"]["steps"][0]["value"] is None
         assert panel["datasource"]["uid"] == "${datasource}"
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
         assert all(target["expr"] for target in panel["targets"])
-    for one, other in combinations([panel["gridPos"] for panel in document["panels"]], 2):
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_panel_says_what_it_shows_what_is_normal_and_what_to_do(path: Path) -> None:
+    for panel in panels(load(path)):
+        what, normal, otherwise = panel["description"].split("\n\n")
+        assert normal.startswith("**Normal:** "), panel["title"]
+        assert otherwise.startswith("**Otherwise:** "), panel["title"]
+        for part in (what, normal, otherwise):
+            assert part[-1] in ".*)", (panel["title"], part)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_panels_lie_beside_each_other_within_the_grid(path: Path) -> None:
+    places = [panel["gridPos"] for panel in load(path)["panels"]]
+    for one, other in combinations(places, 2):
         apart = (
             one["x"] + one["w"] <= other["x"]
             or other["x"] + other["w"] <= one["x"]
@@ -163,16 +211,63 @@ def test_a_dashboard_is_whole(path: Path) -> None:
             or other["y"] + other["h"] <= one["y"]
         )
         assert apart, (one, other)
-        assert one["x"] + one["w"] <= 24
+    assert all(place["x"] + place["w"] <= 24 for place in places)
 
 
-def test_searches_and_workers_can_be_chosen() -> None:
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_course_behind_a_number_never_ends_in_the_value_of_somebody_dead(path: Path) -> None:
+    for panel in panels(load(path)):
+        if panel["type"] == "stat" and panel["options"]["graphMode"] == "area":
+            assert panel["targets"][0]["expr"].endswith("or vector(0)"), panel["title"]
+
+
+def test_what_can_be_chosen_chooses() -> None:
     names = {path.stem: {each["name"] for each in load(path)["templating"]["list"]} for path in DASHBOARDS}
-    assert names == {"cluster": {"datasource", "search"}, "workers": {"datasource", "worker"}}
+    always = {"datasource", "docs"}
+    assert names == {
+        "cluster": always | {"search", "master"},
+        "search": always | {"search"},
+        "workers": always | {"worker", "instance"},
+        "store": always | {"master"},
+        "failures": always | {"search", "master", "worker", "instance"},
+    }
     for path in DASHBOARDS:
-        text = path.read_text()
-        for name in names[path.stem] - {"datasource"}:
-            assert f'=~\\"${name}\\"' in text, f"${name} of {path.name} chooses nothing"
+        document = load(path)
+        asked = " ".join(target["expr"] for panel in panels(document) for target in panel["targets"])
+        for name in names[path.stem] - always:
+            assert f'"${name}"' in asked, f"${name} of {path.name} chooses nothing"
+        assert set(re.findall(r"\$(?!__)\{?(\w+)", asked)) <= names[path.stem]
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_dashboards_lead_to_each_other_and_to_the_pages(path: Path) -> None:
+    document = load(path)
+    others, *pages = document["links"]
+    assert (others["type"], others["tags"], others["keepTime"], others["includeVars"]) == (
+        "dashboards",
+        document["tags"],
+        True,
+        True,
+    )
+    for page in pages:
+        assert (ROOT / page["url"].removeprefix("${docs}/")).exists(), page["url"]
+    for panel in panels(document):
+        for link in panel["fieldConfig"]["defaults"].get("links", []):
+            to = re.match(r"/d/([\w-]+)\?", link["url"])
+            assert (to and to[1] in UIDS.values()) or link["url"].startswith("${docs}/ops/runbooks/"), link
+
+
+def test_every_metric_is_on_a_dashboard() -> None:
+    shown = set()
+    for path in DASHBOARDS:
+        document = load(path)
+        for panel in panels(document):
+            shown |= {name for target in panel["targets"] for name in metrics_in(target["expr"])}
+    # A histogram is one figure, of whatever part of it a panel asks.
+    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown} | UNSHOWN.keys()
+    names = (name for name in declared_in_code() if not name.endswith("_created"))
+    exported = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+    assert sorted(name for name in exported - shown if not name.startswith("python_")) == []
 
 
 def test_grafana_is_told_where_everything_is() -> None:

@@ -47,8 +47,10 @@ def test_promtool_can_parse_what_the_dashboards_ask(tmp_path: Path) -> None:
     for path in (ROOT / "ops" / "grafana" / "dashboards").glob("*.json"):
         panels = json.loads(path.read_text())["panels"]
         asked += [target["expr"] for panel in panels for target in panel.get("targets", [])]
-    for name, value in {"$__rate_interval": "5m", "$__range": "1h", "$search": ".*", "$worker": ".*"}.items():
-        asked = [expression.replace(name, value) for expression in asked]
+    for name in ("$__rate_interval", "$__interval", "$__range"):
+        asked = [expression.replace(name, "5m") for expression in asked]
+    for name in ("$search", "$worker", "$instance", "$master"):
+        asked = [expression.replace(name, ".*") for expression in asked]
     assert not any("$" in expression for expression in asked)
     rules = [{"record": f"panel:query{index}:x", "expr": expression} for index, expression in enumerate(asked)]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))

@@ -1,0 +1,94 @@
+"""PromQL that several dashboards need.
+
+Several masters export the same figures of one store: those are joined by ``max``. What each master counts for itself
+is joined by ``sum``.
+"""
+
+from __future__ import annotations
+
+from dashboards.panels import Query, Variable
+
+RATE = "[$__rate_interval]"
+
+SEARCHES = Variable("search", "Search", "label_values(tenure_tasks, search)")
+ONE_SEARCH = Variable("search", "Search", "label_values(tenure_tasks, search)", several=False)
+MASTERS = Variable("master", "Master", 'label_values(up{job="tenure-master"}, instance)')
+WORKERS = Variable("worker", "Worker", "label_values(tenure_worker_info, worker)")
+INSTANCES = Variable("instance", "Its address", 'label_values(tenure_worker_info{worker=~"$worker"}, instance)')
+
+OF_MASTER = '{instance=~"$master"}'
+OF_INSTANCE = '{instance=~"$instance"}'
+CHOSEN_WORKERS = 'tenure_worker_info{worker=~"$worker", instance=~"$instance"}'
+OPEN_STATES = "SCHEDULED|QUEUED|LEASED"
+
+
+def tasks(states: str, by: str = "", search: str = '=~"$search"') -> str:
+    """Numbers of tasks, as any one master sees them."""
+    chosen = f'max by (search, state) (tenure_tasks{{search{search}, state=~"{states}"}})'
+    return f"sum{' by (' + by + ')' if by else ''} ({chosen})"
+
+
+def quantiles(metric: str, where: str = "", *percents: int) -> tuple[Query, ...]:
+    """Percentiles of a histogram; the median and the 99th unless told otherwise."""
+    buckets = f"sum by (le) (rate({metric}_bucket{where}{RATE}))"
+    return tuple((f"histogram_quantile({q / 100}, {buckets})", f"p{q}") for q in percents or (50, 99))
+
+
+def quantile_by(metric: str, by: str, percent: int, where: str = "") -> Query:
+    """One percentile for each value of a label."""
+    buckets = f"sum by (le, {by}) (rate({metric}_bucket{where}{RATE}))"
+    return f"histogram_quantile({percent / 100}, {buckets})", "{{" + by + "}}"
+
+
+def happened(metric: str, by: str, where: str = "", window: str = "$__interval") -> str:
+    """How often something was counted within each step.
+
+    ``increase`` alone misses the first time: a series with a label nobody had before begins at 1, and has not grown
+    since. So one that was not there a step ago counts whole.
+    """
+    series = metric + where
+    return f"sum by ({by}) (({series} unless {series} offset {window}) or increase({series}[{window}]))"
+
+
+def in_all(metric: str, by: str = "", where: str = "") -> str:
+    """The same over the whole time shown."""
+    counted = happened(metric, by, where, "$__range").removeprefix("sum by () ")
+    return f"round({counted if by else 'sum ' + counted})"
+
+
+def of_worker(expression: str) -> str:
+    """A figure of the chosen workers, under their worker ids."""
+    return f"{expression} * on (instance) group_left (worker) {CHOSEN_WORKERS}"
+
+
+def by_worker(expression: str, *labels: str) -> Query:
+    """The same with a legend."""
+    return of_worker(expression), " ".join(("{{worker}}", *("{{" + label + "}}" for label in labels)))
+
+
+def _labels(kind: str) -> str:
+    return "search" if kind == "useful" else "search, cause"
+
+
+def computed(kind: str, by: str = "", search: str = '=~"$search"') -> str:
+    """Seconds a second, so slots' worth, of compute that became useful, was saved, or wasted."""
+    series = f"max by ({_labels(kind)}) (rate(tenure_compute_{kind}_seconds_total{{search{search}}}{RATE}))"
+    return f"sum{f' by ({by})' if by else ''} ({series})"
+
+
+def computed_in_all(kind: str, by: str = "", search: str = '=~"$search"') -> str:
+    """Seconds of it since each search began."""
+    series = f"max by ({_labels(kind)}) (tenure_compute_{kind}_seconds_total{{search{search}}})"
+    return f"sum{f' by ({by})' if by else ''} ({series})"
+
+
+def alerts(severity: str) -> str:
+    """How many fire."""
+    return f'count(ALERTS{{alertname=~"Tenure.*", alertstate="firing", severity="{severity}"}})'
+
+
+LIVE_WORKERS = 'max(sum by (instance) (tenure_workers{status="live"}))'
+BUSY, FREE = 'max(tenure_slots{use="busy"})', 'max(tenure_slots{use="free"})'
+ALERTS_NOW = 'ALERTS{alertname=~"Tenure.*", alertstate="firing"}'
+# Prometheus keeps since when each alert has been active; only of those that fire, it is worth knowing.
+ALERT_AGES = f'(time() - ALERTS_FOR_STATE{{alertname=~"Tenure.*"}}) and ignoring (alertstate) {ALERTS_NOW}'
