@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -20,12 +22,15 @@ from tenure.common.errors import AddressInUse, TenureError
 from tenure.common.exits import ExitCode, exit_code_of
 from tenure.common.logs import configure_logs
 from tenure.common.notify import Notifier
+from tenure.master.console.server import ConsoleServer
 from tenure.master.master import Master
 from tenure.master.metrics import MasterMetrics
 from tenure.master.settings import MasterSettings
 from tenure.master.store import StoreOptions, open_store
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 HTTP_PORTS_TRIED = 100
 
@@ -76,14 +81,16 @@ async def _serve(settings: MasterSettings, notifier: Notifier) -> int:
     )
     master = Master(settings, store, metrics)
     notifier.watch(master.standing, master.stuck)
-    endpoint = None
+    endpoint: HttpEndpoint | None = None
+    console: ConsoleServer | None = None
     # What is there by now stays. A full collection that walks all of it would hold up every call for tens of ms.
     gc.collect()
     gc.freeze()
     try:
         address = await master.start()
         endpoint = _open_endpoint(settings, master, loop)
-        _announce(settings.ready_file, master, address, endpoint.address)
+        console = _open_console(settings, master, loop)
+        _announce(settings.ready_file, master, address, endpoint.address, console.url if console else "")
         notifier.ready()
         stopped = asyncio.create_task(stop.wait())
         died = asyncio.create_task(master.died.wait())
@@ -93,6 +100,8 @@ async def _serve(settings: MasterSettings, notifier: Notifier) -> int:
     finally:
         notifier.stopping()
         await master.stop()
+        if console is not None:
+            console.close()
         if endpoint is not None:
             endpoint.close()
         if settings.ready_file is not None:
@@ -115,24 +124,42 @@ def _open_endpoint(settings: MasterSettings, master: Master, loop: asyncio.Abstr
         answers = master.store_answers and not master.stopping
         return answers, {"store": master.store.description, "durability": master.store.durability}
 
-    wanted = settings.http_address
-    tries = 1 if settings.is_explicit("http") else HTTP_PORTS_TRIED
+    def open_at(address: Address) -> HttpEndpoint:
+        return HttpEndpoint(address, master.metrics.registry, alive, ready)
+
+    return _at_free_port(settings.http_address, settings.is_explicit("http"), open_at)
+
+
+def _open_console(settings: MasterSettings, master: Master, loop: asyncio.AbstractEventLoop) -> ConsoleServer | None:
+    wanted = settings.console_address
+    if wanted is None:
+        return None
+
+    def open_at(address: Address) -> ConsoleServer:
+        return ConsoleServer(address, master, loop, settings.console_name_list)
+
+    return _at_free_port(wanted, settings.is_explicit("console"), open_at)
+
+
+def _at_free_port(wanted: Address, explicit: bool, open_at: Callable[[Address], T]) -> T:
+    """What listens at this address or, when nobody chose it, at the next port that is free."""
+    tries = 1 if explicit else HTTP_PORTS_TRIED
     for offset in range(tries):
         try:
-            address = Address(wanted.host, wanted.port + offset)
-            return HttpEndpoint(address, master.metrics.registry, alive, ready)
+            return open_at(Address(wanted.host, wanted.port + offset))
         except AddressInUse:
             if offset == tries - 1:
                 raise
     raise AssertionError("unreachable")
 
 
-def _announce(ready_file: Path | None, master: Master, address: Address, http: Address) -> None:
+def _announce(ready_file: Path | None, master: Master, address: Address, http: Address, console: str) -> None:
     embedded = master.store.embedded
     facts = {
         "pid": os.getpid(),
         "grpc": str(address),
         "http": str(http),
+        "console": console,
         "master_id": master.master_id,
         "store": master.store.description,
         "store_pid": embedded.pid if embedded else 0,

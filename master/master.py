@@ -98,7 +98,7 @@ class Master:
         self.ticker = Ticker(store, settings, metrics, self.rollback.noticed)
         self.sweeper = Sweeper(store, settings, metrics)
         self.follower = Follower(store, self._note_event, self.matchmaker.wake_all, self.rollback.noticed)
-        self._clients = ClientService(self)
+        self.clients = ClientService(self)
         self._tasks: set[asyncio.Task[Any]] = set()
         compression = grpc.Compression.Gzip if settings.compression == "gzip" else None
         self._server = grpc.aio.server(
@@ -106,7 +106,7 @@ class Master:
         )
         self._health = add_health_and_reflection(self._server, SERVICES)
         worker_pb2_grpc.add_MasterServiceServicer_to_server(WorkerService(self), self._server)
-        tenure_pb2_grpc.add_TenureServiceServicer_to_server(self._clients, self._server)
+        tenure_pb2_grpc.add_TenureServiceServicer_to_server(self.clients, self._server)
 
     async def start(self) -> Address:
         """Serve; returns the address with the port that was chosen for port 0.
@@ -221,7 +221,7 @@ class Master:
         if event.transition == "submit":
             self._submitted.set()
         elif event.transition == "search":
-            self._clients.note_search_changed(event.search)
+            self.clients.note_search_changed(event.search)
 
     def _note_worker_event(self, event: Mapping[str, str]) -> None:
         """A registration or a change of mode, perhaps at another master."""

@@ -7,6 +7,7 @@ start, by name.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,7 +19,10 @@ from tenure.common.addresses import Address, parse_address
 from tenure.common.errors import InvalidSetting
 
 HTTP_PORT = 9151
+CONSOLE_PORT = 9150
 DAY_MS = 24 * 3600 * 1000
+OFF = "off"
+HOST_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$")
 
 
 class MasterSettings(BaseSettings):
@@ -32,6 +36,14 @@ class MasterSettings(BaseSettings):
 
     http: str = f"127.0.0.1:{HTTP_PORT}"
     """Where /metrics, /healthz and /readyz are. Only the default is moved to the next free port when it is taken."""
+
+    console: str = f"127.0.0.1:{CONSOLE_PORT}"
+    """Where browsers find the console; ``off``: nowhere. Only the default is moved to the next free port when it is
+    taken. Hazard: whoever reaches it may drain, pause and cancel, for there is no authentication yet."""
+
+    console_names: str = Field("", max_length=4096)
+    """Host names, separated by commas, by which browsers may call the console, besides addresses, ``localhost`` and the
+    host of ``console``. Any other is refused: it may be somebody else's name for this machine."""
 
     store: str = "embedded"
     """``embedded``, or a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://HOST:PORT,…/SERVICE`` or
@@ -90,7 +102,8 @@ class MasterSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     ready_file: Path | None = None
-    """Written once the master serves: JSON of ``pid``, ``grpc``, ``http``, ``master_id``, ``store_pid``, ``store``."""
+    """Written once the master serves: JSON of ``pid``, ``grpc``, ``http``, ``console`` (a URL, or
+    empty), ``master_id``, ``store_pid``, ``store``."""
 
     @property
     def listen_address(self) -> Address:
@@ -101,6 +114,16 @@ class MasterSettings(BaseSettings):
     def http_address(self) -> Address:
         """``http``, parsed."""
         return parse_address(self.http, "http")
+
+    @property
+    def console_address(self) -> Address | None:
+        """``console``, parsed; None when it is off."""
+        return None if self.console == OFF else parse_address(self.console, "console")
+
+    @property
+    def console_name_list(self) -> list[str]:
+        """``console_names``, one by one."""
+        return [name.strip() for name in self.console_names.split(",") if name.strip()]
 
     @property
     def lease_ttl_ms(self) -> int:
@@ -128,7 +151,15 @@ class MasterSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        _ = (self.listen_address, self.http_address)
+        _ = (self.listen_address, self.http_address, self.console_address)
+        for name in self.console_name_list:
+            if not HOST_NAME.match(name):
+                raise InvalidSetting(
+                    "is no list of host names",
+                    field="console_names",
+                    given=name,
+                    expected="such as tenure.example.org,search-1, without ports",
+                )
         if self.lease_ttl_seconds < 2 * self.heartbeat_seconds:
             raise InvalidSetting(
                 "is too short for the heartbeat",

@@ -237,6 +237,7 @@ def make_master(folder: Path, **settings: Any) -> MasterProcess:
     defaults = {
         "listen": "127.0.0.1:0",
         "http": "127.0.0.1:0",
+        "console": "off",
         "data_dir": folder / "data",
         "ready_file": folder / "ready.json",
         "log_format": "json",

@@ -17,6 +17,20 @@ def master(
         str | None,
         typer.Option("--http", metavar="H:P", help="/metrics, /healthz, /readyz. Default: 127.0.0.1:9151."),
     ] = None,
+    console: Annotated[
+        str | None,
+        typer.Option(
+            "--console",
+            metavar="H:P|off",
+            help="The web console; has no authentication, so leave it on loopback. Default: 127.0.0.1:9150.",
+        ),
+    ] = None,
+    console_names: Annotated[
+        str | None,
+        typer.Option(
+            "--console-names", metavar="NAME,…", help="Host names by which browsers call it, besides addresses."
+        ),
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option(

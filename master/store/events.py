@@ -60,7 +60,7 @@ class EventLog:
                 rows = await self._client(shard).xrevrange(self._keys.events(shard), count=count)
             except (TimeoutError, RedisError, OSError) as error:
                 raise translate(error) from error
-            found += [_event(stream_id, fields) for stream_id, fields in rows]
+            found += [_event(stream_id, fields) for stream_id, fields in rows or ()]
         return sorted(found, key=lambda event: event.at_unix_ms, reverse=True)[:count]
 
     async def check(self, cursor: str) -> list[str]:
