@@ -45,7 +45,7 @@ class Config(_message.Message):
     def __init__(self, num_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., dataset: _Optional[str] = ..., extra: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class TaskSpec(_message.Message):
-    __slots__ = ("key", "architecture", "config", "priority", "max_attempts", "max_losses", "timeout_ms", "progress_deadline_ms", "delay_ms", "requirements", "max_out_of_memory", "evaluator", "code")
+    __slots__ = ("key", "architecture", "config", "priority", "max_attempts", "max_losses", "timeout_ms", "progress_deadline_ms", "delay_ms", "requirements", "max_out_of_memory", "evaluator", "code", "trace")
     KEY_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class TaskSpec(_message.Message):
     MAX_OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     key: str
     architecture: str
     config: Config
@@ -72,7 +73,8 @@ class TaskSpec(_message.Message):
     max_out_of_memory: int
     evaluator: str
     code: str
-    def __init__(self, key: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., max_losses: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., delay_ms: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., max_out_of_memory: _Optional[int] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+    trace: str
+    def __init__(self, key: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., max_losses: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., delay_ms: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., max_out_of_memory: _Optional[int] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class Requirements(_message.Message):
     __slots__ = ("gpus", "labels", "memory_bytes")
@@ -134,7 +136,7 @@ class GetTasksResponse(_message.Message):
     def __init__(self, tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., unknown_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "search", "key", "state", "priority", "attempts", "max_attempts", "losses", "max_losses", "out_of_memory", "epoch", "worker_id", "cancel_requested", "submitted_unix_ms", "leased_unix_ms", "ended_unix_ms", "metrics", "detail", "duration_seconds", "failure", "progress", "checkpoint", "lease_left_ms", "scheduled_in_ms", "resumes", "requirements", "max_out_of_memory", "rule_attempts", "architecture", "config", "attempt_records", "evaluator", "code")
+    __slots__ = ("task_id", "search", "key", "state", "priority", "attempts", "max_attempts", "losses", "max_losses", "out_of_memory", "epoch", "worker_id", "cancel_requested", "submitted_unix_ms", "leased_unix_ms", "ended_unix_ms", "metrics", "detail", "duration_seconds", "failure", "progress", "checkpoint", "lease_left_ms", "scheduled_in_ms", "resumes", "requirements", "max_out_of_memory", "rule_attempts", "trace", "architecture", "config", "attempt_records", "evaluator", "code")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +179,7 @@ class Task(_message.Message):
     REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
     MAX_OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
     RULE_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_RECORDS_FIELD_NUMBER: _ClassVar[int]
@@ -210,12 +213,13 @@ class Task(_message.Message):
     requirements: Requirements
     max_out_of_memory: int
     rule_attempts: _containers.ScalarMap[str, int]
+    trace: str
     architecture: str
     config: Config
     attempt_records: _containers.RepeatedCompositeFieldContainer[AttemptRecord]
     evaluator: str
     code: str
-    def __init__(self, task_id: _Optional[str] = ..., search: _Optional[str] = ..., key: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., priority: _Optional[int] = ..., attempts: _Optional[int] = ..., max_attempts: _Optional[int] = ..., losses: _Optional[int] = ..., max_losses: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., cancel_requested: bool = ..., submitted_unix_ms: _Optional[int] = ..., leased_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[ProgressReport, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointRef, _Mapping]] = ..., lease_left_ms: _Optional[int] = ..., scheduled_in_ms: _Optional[int] = ..., resumes: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., max_out_of_memory: _Optional[int] = ..., rule_attempts: _Optional[_Mapping[str, int]] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., attempt_records: _Optional[_Iterable[_Union[AttemptRecord, _Mapping]]] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+    def __init__(self, task_id: _Optional[str] = ..., search: _Optional[str] = ..., key: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., priority: _Optional[int] = ..., attempts: _Optional[int] = ..., max_attempts: _Optional[int] = ..., losses: _Optional[int] = ..., max_losses: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., cancel_requested: bool = ..., submitted_unix_ms: _Optional[int] = ..., leased_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., progress: _Optional[_Union[ProgressReport, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointRef, _Mapping]] = ..., lease_left_ms: _Optional[int] = ..., scheduled_in_ms: _Optional[int] = ..., resumes: _Optional[int] = ..., requirements: _Optional[_Union[Requirements, _Mapping]] = ..., max_out_of_memory: _Optional[int] = ..., rule_attempts: _Optional[_Mapping[str, int]] = ..., trace: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., attempt_records: _Optional[_Iterable[_Union[AttemptRecord, _Mapping]]] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("error_class", "message", "retryable")

@@ -166,7 +166,7 @@ class WorkerMetrics(_message.Message):
     def __init__(self, cpu_usage: _Optional[float] = ..., memory_usage: _Optional[float] = ..., gpu_usage: _Optional[float] = ..., gpu_memory: _Optional[float] = ..., tasks_completed: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., slots_busy: _Optional[int] = ..., spooled_results: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[GpuFigures, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotFigures, _Mapping]]] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("task_id", "architecture", "config", "lease_token", "epoch", "search", "attempt", "checkpoints", "timeout_ms", "progress_deadline_ms", "lease_ttl_ms", "origin", "out_of_memory", "evaluator", "code")
+    __slots__ = ("task_id", "architecture", "config", "lease_token", "epoch", "search", "attempt", "checkpoints", "timeout_ms", "progress_deadline_ms", "lease_ttl_ms", "origin", "out_of_memory", "evaluator", "code", "trace")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +182,7 @@ class EvaluateRequest(_message.Message):
     OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     architecture: str
     config: EvaluationConfig
@@ -197,7 +198,8 @@ class EvaluateRequest(_message.Message):
     out_of_memory: int
     evaluator: str
     code: str
-    def __init__(self, task_id: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[EvaluationConfig, _Mapping]] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., search: _Optional[str] = ..., attempt: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., lease_ttl_ms: _Optional[int] = ..., origin: _Optional[str] = ..., out_of_memory: _Optional[int] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+    trace: str
+    def __init__(self, task_id: _Optional[str] = ..., architecture: _Optional[str] = ..., config: _Optional[_Union[EvaluationConfig, _Mapping]] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., search: _Optional[str] = ..., attempt: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., progress_deadline_ms: _Optional[int] = ..., lease_ttl_ms: _Optional[int] = ..., origin: _Optional[str] = ..., out_of_memory: _Optional[int] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class EvaluateResponse(_message.Message):
     __slots__ = ("task_id", "success", "metrics", "error", "duration", "outcome")
@@ -359,7 +361,7 @@ class CancelResponse(_message.Message):
     def __init__(self, success: bool = ..., message: _Optional[str] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("task_id", "lease_token", "epoch", "kind", "metrics", "detail", "error_class", "error_message", "retryable", "exit_signal", "exit_code", "log_tail", "duration_seconds", "steps_start", "steps_end", "architecture", "origin", "memory", "memory_needed_bytes")
+    __slots__ = ("task_id", "lease_token", "epoch", "kind", "metrics", "detail", "error_class", "error_message", "retryable", "exit_signal", "exit_code", "log_tail", "duration_seconds", "steps_start", "steps_end", "architecture", "origin", "memory", "memory_needed_bytes", "attempt", "trace")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -386,6 +388,8 @@ class Outcome(_message.Message):
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     MEMORY_NEEDED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     lease_token: str
     epoch: int
@@ -405,7 +409,9 @@ class Outcome(_message.Message):
     origin: str
     memory: MemoryReport
     memory_needed_bytes: int
-    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[OutcomeKind, str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., error_class: _Optional[str] = ..., error_message: _Optional[str] = ..., retryable: bool = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ..., log_tail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., steps_start: _Optional[int] = ..., steps_end: _Optional[int] = ..., architecture: _Optional[str] = ..., origin: _Optional[str] = ..., memory: _Optional[_Union[MemoryReport, _Mapping]] = ..., memory_needed_bytes: _Optional[int] = ...) -> None: ...
+    attempt: int
+    trace: str
+    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[OutcomeKind, str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., error_class: _Optional[str] = ..., error_message: _Optional[str] = ..., retryable: bool = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ..., log_tail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., steps_start: _Optional[int] = ..., steps_end: _Optional[int] = ..., architecture: _Optional[str] = ..., origin: _Optional[str] = ..., memory: _Optional[_Union[MemoryReport, _Mapping]] = ..., memory_needed_bytes: _Optional[int] = ..., attempt: _Optional[int] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class MemoryReport(_message.Message):
     __slots__ = ("estimated_bytes", "limit_bytes", "peak_bytes", "batch_size", "micro_batches")
@@ -422,18 +428,20 @@ class MemoryReport(_message.Message):
     def __init__(self, estimated_bytes: _Optional[int] = ..., limit_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., batch_size: _Optional[int] = ..., micro_batches: _Optional[int] = ...) -> None: ...
 
 class Renewal(_message.Message):
-    __slots__ = ("task_id", "lease_token", "epoch", "progress", "origin")
+    __slots__ = ("task_id", "lease_token", "epoch", "progress", "origin", "attempt")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     lease_token: str
     epoch: int
     progress: Progress
     origin: str
-    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., origin: _Optional[str] = ...) -> None: ...
+    attempt: int
+    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., origin: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("sequence", "step", "total_steps", "metrics")
