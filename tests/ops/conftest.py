@@ -12,6 +12,7 @@ import psutil
 import pytest
 import pytest_asyncio
 from cluster import Cluster
+from ops_scripts import Scripts
 
 OPS = Path(__file__).resolve().parents[2] / "ops"
 # The scripts' own modules; they are not part of the package.
@@ -35,6 +36,12 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 def ops() -> Path:
     """The folder under test."""
     return OPS
+
+
+@pytest.fixture
+def scripts(ops: Path) -> Scripts:
+    """The scripts of ``ops``, to be run."""
+    return Scripts(ops / "scripts")
 
 
 def _of_ready_files(root: Path) -> Iterator[psutil.Process]:

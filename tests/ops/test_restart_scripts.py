@@ -13,51 +13,8 @@ from typing import Any
 import psutil
 import pytest
 from cluster import Cluster
+from ops_scripts import BROKEN, FAILED, KEPT, USAGE, Scripts, pid_of
 from processes import eventually, is_alive
-
-KEPT, BROKEN, USAGE, FAILED = 0, 1, 2, 6
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a script came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def report(self) -> Any:
-        """Its stdout as JSON; without one, what it said instead."""
-        assert self.out.startswith("{"), self.err
-        return json.loads(self.out)
-
-
-class Scripts:
-    """Runs the scripts of ``ops`` as an operator would."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    async def __call__(self, name: str, *arguments: str | Path, **environment: str) -> Said:
-        """``ops/scripts/NAME ARGUMENTS…``."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(self._folder / name),
-            *map(str, arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if not name.startswith("TENURE_")} | environment,
-        )
-        out, err = await process.communicate()
-        assert process.returncode is not None
-        return Said(process.returncode, out.decode(), err.decode())
-
-
-@pytest.fixture
-def scripts(ops: Path) -> Scripts:
-    """The scripts."""
-    return Scripts(ops / "scripts")
 
 
 @dataclass(frozen=True)
@@ -101,10 +58,6 @@ async def make_scene(cluster: Cluster) -> Scene:
     task_ids = await cluster.submit("first", ["a", "b", "c", "d"], extra)
     await eventually(lambda: len(cluster.journal("gate")) == 2, what="two evaluations at the gate")
     return Scene(cluster, task_ids, done, gate)
-
-
-def pid_of(ready_file: Path) -> int:
-    return int(json.loads(ready_file.read_text())["pid"])
 
 
 async def test_a_master_is_restarted_and_killed_and_nothing_is_lost(cluster: Cluster, scripts: Scripts) -> None:

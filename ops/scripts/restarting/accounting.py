@@ -68,16 +68,20 @@ def account(
     burned: Counter[str] = Counter()
     drained = frozenset(drained)
     known = {task_id: after.tasks[task_id] for task_id in before.tasks if task_id in after.tasks}
+    # What was submitted meanwhile began with nothing charged.
+    earlier_lines = {task_id: before.tasks.get(task_id) or _as_submitted(task) for task_id, task in after.tasks.items()}
     result.states = {
         state.value: (before.count(state), sum(task.state is state for task in known.values())) for state in TaskState
     }
     forgotten = _account_for_vanished(before, after, result)
-    changed = [task_id for task_id, task in known.items() if _was_leased_anew_or_charged(before.tasks[task_id], task)]
+    changed = [
+        task_id for task_id, task in after.tasks.items() if _was_leased_anew_or_charged(earlier_lines[task_id], task)
+    ]
     evidence = evidence_of(changed) if changed else {}
     ends: Counter[str] = Counter()
     unexplained: list[str] = []
     for task_id in changed:
-        earlier, task = before.tasks[task_id], known[task_id]
+        earlier, task = earlier_lines[task_id], after.tasks[task_id]
         records = new_records(earlier, evidence.get(task_id, ()))
         ends.update(record.outcome for record in records)
         burned += _account_for_charges(task_id, earlier, task, records, drained, result)
@@ -123,6 +127,10 @@ def new_records(before: TaskLine, records: Iterable[AttemptRecord]) -> list[Atte
 def _was_leased_anew_or_charged(before: TaskLine, after: TaskLine) -> bool:
     was_let_go = before.state is TaskState.LEASED and after.state is not TaskState.LEASED
     return was_let_go or before.epoch != after.epoch or _charges(before, after).total() > 0
+
+
+def _as_submitted(task: TaskLine) -> TaskLine:
+    return TaskLine(task.search, TaskState.QUEUED, 0, 0, 0, 0, "", 0, None, 0)
 
 
 def _charges(before: TaskLine, after: TaskLine) -> Counter[str]:

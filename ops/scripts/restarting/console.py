@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from restarting.accounting import Accounting, shortened
-from restarting.processes import CannotRestart, Output, Recipe, RestartFailed
+from restarting.processes import AnotherRun, CannotRestart, Output, Recipe, RestartFailed
 from tenure.client import Client
 from tenure.common.errors import InvalidSetting, TenureError
 
@@ -43,6 +43,7 @@ Exit codes:
     1  done, but a promise broke, or something did not come back to work; the report says what
     2  bad usage, or what is named can't be restarted from here; nothing was changed
     3  no master answers, so nothing could be proved; nothing was changed
+    5  another run is going on (rolling-restart and upgrade only); nothing was changed
     6  a process did not end or start again, or no master answers any more; the message says what to do
   130  stopped by Ctrl-C
 """
@@ -105,6 +106,8 @@ def run(command: Callable[[argparse.Namespace, Console], Exit], arguments: argpa
     logging.getLogger("tenure.client").setLevel(logging.ERROR)
     try:
         return command(arguments, console)
+    except AnotherRun as error:
+        return console.fail(error, Exit.REFUSED)
     except (CannotRestart, InvalidSetting) as error:
         return console.fail(error, Exit.USAGE)
     except RestartFailed as error:
@@ -166,23 +169,31 @@ class Console:
             self.say(f"  {name}={shlex.quote(without_passwords(value))}")
         self.say(f"  {command_line(recipe.argv)}")
 
-    def report(self, accounting: Accounting, **facts: Any) -> Exit:
-        """The result, in full; returns the exit code that it means."""
+    def report(self, accounting: Accounting, lines: Sequence[str] = (), **facts: Any) -> Exit:
+        """The result, in full; returns the exit code that it means.
+
+        Args:
+            accounting: The result.
+            lines: More of it, for people.
+            facts: The same, for the document.
+        """
         if self._as_json:
             states = {state: {"before": before, "after": after} for state, (before, after) in accounting.states.items()}
             document = {"kept": accounting.kept, **facts, **asdict(accounting), "states": states}
             sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         else:
-            self._print(accounting)
+            self._print(accounting, lines)
         return Exit.KEPT if accounting.kept else Exit.BROKEN
 
-    def _print(self, accounting: Accounting) -> None:
+    def _print(self, accounting: Accounting, lines: Sequence[str]) -> None:
         if accounting.states:
             self.say(f"{'the tasks known before':<24}{'before':>10}{'after':>10}")
             for state, (before, after) in accounting.states.items():
                 self.say(f"  {state:<22}{before:>10}{after:>10}")
         for name, value in accounting.figures.items():
             self.say(f"{name:<24}{value:>20}")
+        for line in lines:
+            self.say(line)
         for note in shortened(accounting.notes):
             self.say(f"note: {note}")
         for breach in shortened(accounting.breaches):

@@ -28,6 +28,10 @@ class CannotRestart(Exception):
     """Nothing was changed yet; the text says why not, and what would do."""
 
 
+class AnotherRun(CannotRestart):
+    """Somebody restarts or upgrades things from this machine at this moment."""
+
+
 class RestartFailed(Exception):
     """A process did not end, or did not come back; the text says which and what is left to do."""
 

@@ -1,0 +1,60 @@
+"""Runs the scripts of ops/ as an operator would; the fixture ``scripts`` of tests/ops/conftest.py is one of these."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Their exit codes, see console.py of restarting.
+KEPT, BROKEN, USAGE, UNAVAILABLE, REFUSED, FAILED = 0, 1, 2, 3, 5, 6
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a script came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def report(self) -> Any:
+        """Its stdout as JSON; without one, what it said instead."""
+        assert self.out.startswith("{"), self.err
+        return json.loads(self.out)
+
+
+class Scripts:
+    """Runs ``FOLDER/NAME ARGUMENTS…``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def __call__(self, name: str, *arguments: str | Path, **environment: str) -> Said:
+        """Run one to its end; no setting of Tenure's goes along that isn't given here."""
+        process = await self.start(name, *arguments, **environment)
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        return Said(process.returncode, out.decode(), err.decode())
+
+    async def start(self, name: str, *arguments: str | Path, **environment: str) -> asyncio.subprocess.Process:
+        """Start one, with its output in pipes."""
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(self.folder / name),
+            *map(str, arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if not name.startswith("TENURE_")} | environment,
+        )
+
+
+def pid_of(ready_file: Path) -> int:
+    """Of the process that wrote it."""
+    return int(json.loads(ready_file.read_text())["pid"])
