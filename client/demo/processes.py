@@ -72,18 +72,21 @@ class Process:
         """Whether it runs."""
         return self._popen.poll() is None
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, seconds: float = START_TIMEOUT_SECONDS) -> None:
         """Return once it serves.
+
+        Args:
+            seconds: How long that may take.
 
         Raises:
             StartupError: It ended, or took too long; the end of its log is in the message.
         """
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        deadline = time.monotonic() + seconds
         while not self._ready_file.exists():
             if not self.alive:
                 raise self._failed(f"ended with exit code {self._popen.returncode}")
             if time.monotonic() > deadline:
-                raise self._failed(f"was not ready after {START_TIMEOUT_SECONDS:.0f} s")
+                raise self._failed(f"was not ready after {seconds:.0f} s")
             time.sleep(_POLL_SECONDS)
         self.facts = json.loads(self._ready_file.read_text())
 

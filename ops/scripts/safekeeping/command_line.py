@@ -1,0 +1,60 @@
+"""Options that several of the commands have."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from safekeeping.servers import EMBEDDED
+from tenure.common import paths
+
+EXIT_CODES = """\
+Exit codes:
+    0  done, and what was made or looked at is good (or, with --dry-run, it could be done)
+    1  done, but the answer is no: not verified, violations found, a promise not kept; the output says what
+    2  bad usage; nothing was changed
+    3  no store or master answers; nothing was changed
+    5  the state of things forbids it: no room, in use, no permission; nothing was changed
+    6  it went wrong on the way; the message says what is left to do
+  130  stopped by Ctrl-C
+"""
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """Which store. The defaults are those of ``tenure master``, from the same variables."""
+    environ = os.environ
+    parser.add_argument(
+        "--store",
+        metavar="URL|embedded",
+        default=environ.get("TENURE_MASTER_STORE", EMBEDDED),
+        help="the masters' --store (TENURE_MASTER_STORE; default: embedded)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        type=Path,
+        default=Path(environ.get("TENURE_MASTER_DATA_DIR") or paths.master_data_dir()),
+        help="the master's --data-dir, with an embedded store (TENURE_MASTER_DATA_DIR; default: %(default)s)",
+    )
+    parser.add_argument(
+        "--key-prefix",
+        metavar="TEXT",
+        default=environ.get("TENURE_MASTER_KEY_PREFIX", "tenure"),
+        help="the masters' --key-prefix (TENURE_MASTER_KEY_PREFIX; default: tenure)",
+    )
+    add_server_option(parser)
+
+
+def add_server_option(parser: argparse.ArgumentParser) -> None:
+    """Which program verifies."""
+    parser.add_argument(
+        "--server-binary",
+        metavar="PATH",
+        help="server that copies are verified with (default: the embedded store's); it must read what the store wrote",
+    )
+
+
+def store_of(arguments: argparse.Namespace) -> tuple[str, Path]:
+    """(URL or ``embedded``, data directory)."""
+    return arguments.store, arguments.data_dir
