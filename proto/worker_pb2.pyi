@@ -361,7 +361,7 @@ class CancelResponse(_message.Message):
     def __init__(self, success: bool = ..., message: _Optional[str] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("task_id", "lease_token", "epoch", "kind", "metrics", "detail", "error_class", "error_message", "retryable", "exit_signal", "exit_code", "log_tail", "duration_seconds", "steps_start", "steps_end", "architecture", "origin", "memory", "memory_needed_bytes", "attempt", "trace")
+    __slots__ = ("task_id", "lease_token", "epoch", "kind", "metrics", "detail", "error_class", "error_message", "retryable", "exit_signal", "exit_code", "log_tail", "duration_seconds", "steps_start", "steps_end", "architecture", "origin", "memory", "memory_needed_bytes", "attempt", "trace", "search")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -390,6 +390,7 @@ class Outcome(_message.Message):
     MEMORY_NEEDED_BYTES_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     lease_token: str
     epoch: int
@@ -411,7 +412,8 @@ class Outcome(_message.Message):
     memory_needed_bytes: int
     attempt: int
     trace: str
-    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[OutcomeKind, str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., error_class: _Optional[str] = ..., error_message: _Optional[str] = ..., retryable: bool = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ..., log_tail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., steps_start: _Optional[int] = ..., steps_end: _Optional[int] = ..., architecture: _Optional[str] = ..., origin: _Optional[str] = ..., memory: _Optional[_Union[MemoryReport, _Mapping]] = ..., memory_needed_bytes: _Optional[int] = ..., attempt: _Optional[int] = ..., trace: _Optional[str] = ...) -> None: ...
+    search: str
+    def __init__(self, task_id: _Optional[str] = ..., lease_token: _Optional[str] = ..., epoch: _Optional[int] = ..., kind: _Optional[_Union[OutcomeKind, str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ..., error_class: _Optional[str] = ..., error_message: _Optional[str] = ..., retryable: bool = ..., exit_signal: _Optional[int] = ..., exit_code: _Optional[int] = ..., log_tail: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., steps_start: _Optional[int] = ..., steps_end: _Optional[int] = ..., architecture: _Optional[str] = ..., origin: _Optional[str] = ..., memory: _Optional[_Union[MemoryReport, _Mapping]] = ..., memory_needed_bytes: _Optional[int] = ..., attempt: _Optional[int] = ..., trace: _Optional[str] = ..., search: _Optional[str] = ...) -> None: ...
 
 class MemoryReport(_message.Message):
     __slots__ = ("estimated_bytes", "limit_bytes", "peak_bytes", "batch_size", "micro_batches")
