@@ -11,7 +11,7 @@ import structlog
 from tenure.common.cancelling import cancel_all
 from tenure.common.errors import StartupError
 from tenure.common.exits import ExitCode, exit_code_of
-from tenure.common.logs import configure_logs
+from tenure.common.logs import bind_process, configure_logs
 from tenure.common.notify import Notifier
 from tenure.worker.identity import Identity, claim_identity
 from tenure.worker.settings import WorkerSettings, load_settings
@@ -39,7 +39,7 @@ def run(settings: WorkerSettings) -> int:
     notifier = Notifier.take()
     try:
         with claim_identity(settings) as identity:
-            structlog.contextvars.bind_contextvars(worker=identity.worker_id)
+            bind_process(worker=identity.worker_id)
             return int(asyncio.run(_run(settings, identity, notifier)))
     except StartupError as error:
         log.error(
