@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from tenure.common.spec import Config, Requirements
 from tenure.common.states import TaskState
+from tenure.master.store.compute import Compute
 from tenure.master.store.origins import origin
 from tenure.master.store.payload import decode_payload, encode_payload
 from tenure.master.store.pipeline import Arguments
 from tenure.master.store.records import (
     ACCEPTS_CODE_LABEL,
+    Answer,
     AttemptRecord,
     CheckpointRecord,
     ClaimRequest,
@@ -29,9 +31,14 @@ from tenure.master.store.records import (
     Success,
     TaskEvent,
     TaskView,
+    Verdict,
     requirement_class,
     requirements_from_json,
 )
+
+T = TypeVar("T")
+
+_RUN_SECONDS_MAX = 10**9
 
 
 def text(value: bytes | str | None) -> str:
@@ -108,7 +115,8 @@ def grants(reply: list[Any]) -> Grants:
     if reply and reply[-1] == b"PASSED_OVER":
         granted.passed_over = True
         reply = reply[:-1]
-    for task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints, key, digest, ooms in reply:
+    for row in reply:
+        task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints, key, digest, ooms, waited = row
         architecture, config, evaluator, code = decode_payload(payload)
         granted.append(
             Grant(
@@ -124,6 +132,7 @@ def grants(reply: list[Any]) -> Grants:
                 checkpoints=[CheckpointRecord.from_json(item) for item in checkpoints],
                 origin=origin(text(search), text(key), text(digest)),
                 out_of_memory=int(ooms),
+                waited_ms=int(waited),
                 evaluator=evaluator,
                 code=code,
             )
@@ -153,8 +162,46 @@ def complete_arguments(items: list[Success]) -> Arguments:
             row["fitness"] = item.metrics["fitness"]
         if item.origin:
             row["origin"] = item.origin
-        rows.append(row)
+        rows.append(row | _ran(item.evidence))
     return [json.dumps(rows)]
+
+
+def _ran(evidence: Evidence) -> dict[str, int]:
+    return {"ran": _ran_ms(evidence)} if evidence.duration_seconds > 0 else {}
+
+
+def _ran_ms(evidence: Evidence) -> int:
+    # What a peer says may be any finite number.
+    return round(1000 * min(evidence.duration_seconds, _RUN_SECONDS_MAX))
+
+
+def success_answer(reply: list[Any] | None) -> Answer[list[str]]:
+    """From one item's part of complete.lua's reply; None: the id can't be Tenure's."""
+    if reply is None:
+        return Answer((Verdict.UNKNOWN_TASK, []))
+    verdict, _, urls, how, run_ms = reply
+    answer = _answer(verdict, [text(url) for url in urls], run_ms)
+    answer.late = how == b"LATE"
+    return answer
+
+
+def failure_answer(reply: list[Any]) -> Answer[str]:
+    """From one item's part of fail.lua's reply."""
+    verdict, state, run_ms = reply
+    return _answer(verdict, text(state), run_ms)
+
+
+def release_answer(reply: list[Any]) -> Answer[list[str]]:
+    """From one item's part of release.lua's reply."""
+    verdict, _, urls, run_ms = reply
+    return _answer(verdict, [text(url) for url in urls], run_ms)
+
+
+def _answer(verdict: bytes, more: T, run_ms: bytes) -> Answer[T]:
+    answer = Answer((Verdict(text(verdict)), more))
+    answer.run_ms = int(run_ms) if run_ms else None
+    answer.resent = answer[0] is Verdict.OK and answer.run_ms is None
+    return answer
 
 
 def fail_arguments(items: list[Failure]) -> Arguments:
@@ -179,6 +226,7 @@ def fail_arguments(items: list[Failure]) -> Arguments:
             "rule": item.rule,
             "rule_budget": item.rule_budget,
             **({"memory": str(item.memory_needed_bytes)} if item.memory_needed_bytes else {}),
+            **_ran(item.evidence),
         }
         for item in items
     ]
@@ -206,6 +254,8 @@ def release_arguments(items: list[Release]) -> Arguments:
                     "token": item.token,
                     "worker": item.worker_id,
                     "record": item.evidence.to_json() if item.evidence else "",
+                    # Who hands a task back says how long it ran; one that never began didn't.
+                    "ran": _ran_ms(item.evidence) if item.evidence else 0,
                 }
                 for item in items
             ]
@@ -302,6 +352,7 @@ def search_view(name: bytes, flat: Sequence[bytes], oldest_queued_ms: bytes) -> 
         retry=RetryPolicy.from_plain(json.loads(fields["retry"])) if fields.get("retry") else None,
         evaluator=fields.get("evaluator", ""),
         code=fields.get("code", ""),
+        compute=Compute.from_fields(fields),
     )
 
 

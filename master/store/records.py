@@ -12,39 +12,15 @@ from typing import Any
 from tenure.common.retry import RetryPolicy as RetryPolicy
 from tenure.common.spec import Config, Requirements, TaskSpec
 from tenure.common.states import TaskState
+from tenure.master.store.compute import Compute
+from tenure.master.store.verdicts import Answer as Answer
+from tenure.master.store.verdicts import RenewVerdict as RenewVerdict
+from tenure.master.store.verdicts import Verdict as Verdict
 
 DEFAULT_CLASS = "-"
 # In the requirements of tasks that name their evaluator. No worker can have a label of this name (rpc/workers.py), so a
 # master that knows nothing of such tasks never gives one out.
 ACCEPTS_CODE_LABEL = "=accepts-code"
-
-
-class Verdict(enum.StrEnum):
-    """What a script made of a fenced write."""
-
-    OK = "OK"
-    STALE = "STALE"
-    DUPLICATE = "DUPLICATE"
-    UNKNOWN_TASK = "UNKNOWN_TASK"
-    # Nothing was written: the search has another retry policy, by which the failure must be judged.
-    POLICY = "POLICY"
-
-
-class RenewVerdict(enum.StrEnum):
-    """What became of a lease that its holder wanted renewed.
-
-    AHEAD: readopted, and the holder was given the task in a time that the store has lost. ORPHAN: the store has lost
-    the task itself; the holder's result is wanted all the same.
-    """
-
-    OK = "OK"
-    CANCEL = "CANCEL"
-    READOPTED = "READOPTED"
-    AHEAD = "AHEAD"
-    LOST = "LOST"
-    FINISHED = "FINISHED"
-    ORPHAN = "ORPHAN"
-    UNKNOWN = "UNKNOWN"
 
 
 class FailureKind(enum.StrEnum):
@@ -133,7 +109,7 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class Grant:
-    """One task under a fresh lease."""
+    """One task under a fresh lease. ``waited_ms``: for how long it could have been taken."""
 
     task_id: str
     token: str
@@ -149,6 +125,7 @@ class Grant:
     out_of_memory: int = 0
     evaluator: str = ""
     code: str = ""
+    waited_ms: int = 0
 
 
 class Grants(list[Grant]):
@@ -246,12 +223,13 @@ class Renewal:
 
 @dataclass(frozen=True)
 class Expired:
-    """A lease that the reaper took back, and where its task went."""
+    """A lease that the reaper took back, and where its task went. ``cause``: silent, or disconnected."""
 
     task_id: str
     state: TaskState
     worker_id: str
     token: str
+    cause: str = "silent"
 
 
 @dataclass(frozen=True)
@@ -310,6 +288,7 @@ class SearchView:
     retry: RetryPolicy | None = None
     evaluator: str = ""
     code: str = ""
+    compute: Compute = field(default_factory=Compute)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tenure.master.store.keys import Keys
 from tenure.master.store.origins import checked_origin
 from tenure.master.store.pipeline import Encode, ScriptCalls
 from tenure.master.store.records import (
+    Answer,
     CheckpointRecord,
     ClaimRequest,
     Expired,
@@ -157,37 +158,32 @@ class TaskStore:
     def _encode_claims(self, requests: list[ClaimRequest]) -> Any:
         return codec.claim_arguments(self._ttl_ms, requests)
 
-    async def complete(self, success: Success) -> tuple[Verdict, list[str]]:
+    async def complete(self, success: Success) -> Answer[list[str]]:
         """Take a success: (verdict, URLs of checkpoints to delete)."""
         return (await self.complete_all([success]))[0]
 
-    async def complete_all(self, successes: Sequence[Success]) -> list[tuple[Verdict, list[str]]]:
+    async def complete_all(self, successes: Sequence[Success]) -> list[Answer[list[str]]]:
         """Take at most 100 successes of different tasks together; answers in order."""
         successes = [self._with_checked_origin(each) for each in successes]
         replies = await self._each("complete", successes, codec.complete_arguments)
-        return [
-            (Verdict.UNKNOWN_TASK, []) if reply is None else (Verdict(text(reply[0])), [text(url) for url in reply[2]])
-            for reply in replies
-        ]
+        return [codec.success_answer(reply) for reply in replies]
 
-    async def fail(self, failure: Failure) -> tuple[Verdict, str]:
+    async def fail(self, failure: Failure) -> Answer[str]:
         """Take a bad end: (verdict, the state the task is in now).
 
         POLICY comes with ``id JSON`` instead of the state (both empty: the search has no policy): judge by that.
         """
         key = self._clock(failure.task_id)
         if key is None:
-            return Verdict.UNKNOWN_TASK, ""
-        verdict, state = await self._pipeline.item("fail", key, failure, codec.fail_arguments)
-        return Verdict(text(verdict)), text(state)
+            return Answer((Verdict.UNKNOWN_TASK, ""))
+        return codec.failure_answer(await self._pipeline.item("fail", key, failure, codec.fail_arguments))
 
-    async def release(self, release: Release) -> tuple[Verdict, list[str]]:
+    async def release(self, release: Release) -> Answer[list[str]]:
         """Take a task back unfinished: (verdict, URLs of checkpoints to delete)."""
         key = self._clock(release.task_id)
         if key is None:
-            return Verdict.UNKNOWN_TASK, []
-        verdict, _, urls = await self._pipeline.item("release", key, release, codec.release_arguments)
-        return Verdict(text(verdict)), [text(url) for url in urls]
+            return Answer((Verdict.UNKNOWN_TASK, []))
+        return codec.release_answer(await self._pipeline.item("release", key, release, codec.release_arguments))
 
     async def renew(self, renewal: Renewal) -> RenewVerdict:
         """Start the lease anew, or give it back to a holder that was away (readopt)."""
@@ -280,7 +276,7 @@ class TaskStore:
     async def expire(self, shard: int, count: int) -> list[Expired]:
         """Take back at most ``count`` leases that ran out."""
         reply = await self._pipeline.call("expire", self._keys.clocks[shard], count, self._ttl_ms)
-        return [Expired(text(a), TaskState(text(b)), text(c), text(d)) for a, b, c, d in reply]
+        return [Expired(text(a), TaskState(text(b)), *map(text, rest)) for a, b, *rest in reply]
 
     async def due(self, shard: int) -> tuple[int, int, int]:
         """(leases that ran out, leases in all, workers that would lose one in the next step)."""

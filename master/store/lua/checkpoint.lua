@@ -48,7 +48,7 @@ local function announced_before(url, list, retired)
   return false
 end
 
-local function register(item)
+local function register(item, now)
   local task = load_task(item.id)
   if not task then return {'UNKNOWN_TASK', {}} end
   if not holds(task, item.token, item.worker) then
@@ -59,11 +59,14 @@ local function register(item)
   local retired = redis.call('LRANGE', key('retired', item.id), 0, -1)
   if announced_before(item.url, list, retired) then return {'OK', retired} end
   redis.call('LPUSH', list, item.checkpoint)
-  redis.call('HSET', key('task', item.id), 'checkpointed', '1')
+  -- See lib/compute.lua.
+  local run = math.max(0, now - (tonumber(task.leased) or now))
+  redis.call('HSET', key('task', item.id), 'checkpointed', '1', 'kept', task.epoch .. ' ' .. int(run))
   counter('checkpoints')
   return {'OK', retire(list, key('retired', item.id))}
 end
 
+local now = wall_ms()
 local replies = {}
-for i, item in ipairs(cjson.decode(ARGV[1])) do replies[i] = register(item) end
+for i, item in ipairs(cjson.decode(ARGV[1])) do replies[i] = register(item, now) end
 return replies

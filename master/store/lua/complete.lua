@@ -1,13 +1,15 @@
 -- complete: take a success. LEASED, QUEUED or SCHEDULED -> SUCCEEDED. The first success of a task wins, whoever holds
 -- the lease by then: the work is done, and doing it again would help nobody.
 --
--- @include lib/base.lua lib/queue.lua lib/leave.lua lib/success.lua lib/orphans.lua
+-- @include lib/base.lua lib/queue.lua lib/leave.lua lib/compute.lua lib/success.lua lib/orphans.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
--- ARGV[1]  JSON [{id, token, epoch, worker, result, record, fitness, origin}]; `result` and `record` are JSON texts kept
---          as they are, `fitness` a number or absent, `origin` text or absent
--- Replies  [[verdict, state, [checkpoint URL to delete, …]], …]; OK, DUPLICATE (another success, or an end, came first)
---          or UNKNOWN_TASK
+-- ARGV[1]  JSON [{id, token, epoch, worker, result, record, fitness, origin, ran}]; `result` and `record` are JSON texts
+--          kept as they are, `fitness` a number or absent, `origin` text or absent; `ran` the ms that the run took, absent
+--          = the worker doesn't say
+-- Replies  [[verdict, state, [checkpoint URL to delete, …], how, ms run], …]; OK, DUPLICATE (another success, or an end,
+--          came first) or UNKNOWN_TASK. `how` it was taken: ACCEPTED, or LATE from an outdated lease; `how` and `ms run`
+--          are '' unless it was taken now
 -- Events   complete
 -- Retry    safe: the same token gets the same answer
 local function take(item, now)
@@ -22,11 +24,13 @@ local function take(item, now)
       keep_success(item.origin, item, now)
     end
   end
-  if not task then return {'UNKNOWN_TASK', '', {}} end
+  if not task then return {'UNKNOWN_TASK', '', {}, '', ''} end
   if task.state == 'SUCCEEDED' or task.state == 'FAILED' or task.state == 'CANCELLED' then
     local same = task.state == 'SUCCEEDED' and task.ended_token == outcome_mark(item)
-    if not same then counter('duplicates') end
-    return {same and 'OK' or 'DUPLICATE', task.state, same and handed_over(id) or {}}
+    if same then return {'OK', task.state, handed_over(id), '', ''} end
+    counter('duplicates')
+    count_refused(id, task, item, 'duplicate', now)
+    return {'DUPLICATE', task.state, {}, '', ''}
   end
   return take_success(id, item, task, now)
 end

@@ -7,14 +7,16 @@
 -- The master judges by the search's retry policy, whose id it names. Has the search another one by now, nothing is
 -- written and the master is given that one: so a changed policy holds for the next failure, at every master.
 --
--- @include lib/base.lua lib/queue.lua lib/leave.lua lib/adopt.lua
+-- @include lib/base.lua lib/queue.lua lib/leave.lua lib/compute.lua lib/adopt.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON [{id, token, worker, kind, retryable, failure, record, policy: {base_ms, max_ms, multiplier, jitter,
---          random}, policy_id, rule, rule_budget, memory}]; kind is failure (burns an attempt), loss or out_of_memory;
+--          random}, policy_id, rule, rule_budget, memory, ran}]; kind is failure (burns an attempt), loss or out_of_memory;
 --          with a `rule` that rule's own budget is charged instead; `failure` and `record` are JSON texts kept as they are;
---          `memory`: from now on the task requires a slot with so many bytes; absent = no more than before
--- Replies  [[verdict, state], …]; OK, STALE or UNKNOWN_TASK, or POLICY with 'id JSON' of the search's policy
+--          `memory`: from now on the task requires a slot with so many bytes; absent = no more than before;
+--          `ran`: the ms that the run took, absent = nobody says
+-- Replies  [[verdict, state, ms run], …]; OK, STALE or UNKNOWN_TASK, or POLICY with 'id JSON' of the search's policy; `ms run`
+--          '' unless it was taken now
 -- Events   fail, after readopt if it came late
 -- Retry    safe: the same token gets the same OK
 local BUDGETS = {failure = {'attempts', 'max_attempts'}, loss = {'losses', 'max_losses'},
@@ -65,6 +67,9 @@ local function take(item, task, now)
   local spent, most = charge(item.id, task, item)
   redis.call('HSET', key('task', item.id), 'ended_token', outcome_mark(item))
   redis.call('SET', key('outcome', item.id), item.failure)
+  local cancelled = task.cancel == '1'
+  local run = run_ms(task, item.ran, now)
+  run = count_unfinished(item.id, task, cancelled and 'cancelled' or item.kind, run, cancelled)
   leave(item.id, task)
   if item.memory then require_memory(item.id, task, item.memory) end
   record(item.id, task, item.kind, now, item.record)
@@ -73,7 +78,7 @@ local function take(item, task, now)
   local exhausted = not item.retryable or spent >= most
   local delay = item.kind == 'loss' and 0 or backoff_ms(item.policy, spent)
   after_failure(item.id, task, 'fail', now, delay, exhausted)
-  return {'OK', redis.call('HGET', key('task', item.id), 'state')}
+  return {'OK', redis.call('HGET', key('task', item.id), 'state'), int(run)}
 end
 
 local now = wall_ms()
@@ -81,7 +86,7 @@ local replies = {}
 for i, item in ipairs(cjson.decode(ARGV[1])) do
   local task = load_task(item.id)
   if not task then
-    replies[i] = {'UNKNOWN_TASK', ''}
+    replies[i] = {'UNKNOWN_TASK', '', ''}
   elseif holds(task, item.token, item.worker) or comes_late(task, item) then
     -- Absent in searches of earlier versions.
     local policy_id = redis.call('HGET', key('search', task.search), 'retry_id') or ''
@@ -89,13 +94,14 @@ for i, item in ipairs(cjson.decode(ARGV[1])) do
       if task.state ~= 'LEASED' then task = readopt_to_end(item.id, task, item) end
       replies[i] = take(item, task, now)
     else
-      replies[i] = {'POLICY', policy_id .. ' ' .. (redis.call('HGET', key('search', task.search), 'retry') or '')}
+      replies[i] = {'POLICY', policy_id .. ' ' .. (redis.call('HGET', key('search', task.search), 'retry') or ''), ''}
     end
   elseif task.ended_token == outcome_mark(item) then
-    replies[i] = {'OK', task.state}
+    replies[i] = {'OK', task.state, ''}
   else
     counter('stale_refused')
-    replies[i] = {'STALE', task.state}
+    count_refused(item.id, task, item, 'stale', now)
+    replies[i] = {'STALE', task.state, ''}
   end
 end
 return replies

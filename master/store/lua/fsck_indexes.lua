@@ -39,4 +39,12 @@ local members = redis.call('ZCARD', key('members', search))
 if total ~= members then violation('has ' .. members .. ' members, its states add up to ' .. total) end
 local keys = redis.call('HLEN', key('keys', search))
 if keys ~= members then violation('has ' .. members .. ' members and ' .. keys .. ' keys') end
+-- They only grow, by whole ms (lib/compute.lua).
+local fields = redis.call('HGETALL', key('search', search))
+for n = 1, #fields, 2 do
+  local spent = fields[n] == 'useful_ms' or string.match(fields[n], '^saved_ms:') or string.match(fields[n], '^wasted_ms:')
+  if spent and not string.match(fields[n + 1], '^%d+$') then
+    violation('counts ' .. fields[n + 1] .. ' as its ' .. fields[n])
+  end
+end
 return violations

@@ -12,7 +12,7 @@ local STEP = 500
 local function oldest_wait(search, now)
   local oldest = now + 1
   for _, class in ipairs(redis.call('SMEMBERS', key('classes', search))) do
-    oldest = math.min(oldest, oldest_submitted(search, class, now) or oldest)
+    oldest = math.min(oldest, oldest_takeable(search, class, now) or oldest)
   end
   return oldest > now and '-1' or int(now - oldest)
 end

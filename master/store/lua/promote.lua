@@ -7,10 +7,12 @@
 -- Replies  how many were promoted
 -- Events   promote
 -- Retry    safe
-local due = redis.call('ZRANGEBYSCORE', key('scheduled'), '-inf', int(lease_ms()), 'LIMIT', 0, tonumber(ARGV[1]))
-for _, id in ipairs(due) do
+local now, clock = wall_ms(), lease_ms()
+local due = redis.call('ZRANGEBYSCORE', key('scheduled'), '-inf', int(clock), 'LIMIT', 0, tonumber(ARGV[1]), 'WITHSCORES')
+for n = 1, #due, 2 do
+  local id, late = due[n], clock - tonumber(due[n + 1])
   local task = load_task(id)
   redis.call('ZREM', key('scheduled'), id)
-  if task then to_queue(id, task, 'promote') else counter('orphans_dropped') end
+  if task then to_queue(id, task, 'promote', now - late) else counter('orphans_dropped') end
 end
-return #due
+return #due / 2

@@ -12,7 +12,7 @@ local names = redis.call('ZRANGE', key('searches'), from, from + STEP - 1)
 local found = {}
 for _, name in ipairs(names) do
   for _, class in ipairs(redis.call('SMEMBERS', key('classes', name))) do
-    local oldest = oldest_submitted(name, class, now)
+    local oldest = oldest_takeable(name, class, now)
     if oldest then
       found[#found + 1] = {name, class, redis.call('ZCARD', ready_key(name, class)), int(math.max(0, now - oldest))}
     end

@@ -5,7 +5,7 @@
 -- holder's epoch is ahead of the store's). In the second case the store may still name an earlier holder, whose lease
 -- had ended before this one began: LEASED -> LEASED.
 --
--- @include lib/base.lua lib/queue.lua lib/leave.lua lib/adopt.lua
+-- @include lib/base.lua lib/queue.lua lib/leave.lua lib/compute.lua lib/adopt.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON {ttl, items: [{id, token, worker, instance, epoch}]}; ttl in ms

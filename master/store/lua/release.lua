@@ -4,11 +4,13 @@
 -- The lease may have run out before that could be said. While nobody was given the task since, the holder is readopted
 -- first (lib/adopt.lua): QUEUED -> LEASED, and from there as above.
 --
--- @include lib/base.lua lib/queue.lua lib/leave.lua lib/adopt.lua
+-- @include lib/base.lua lib/queue.lua lib/leave.lua lib/compute.lua lib/adopt.lua
 -- @flags   allow-oom
 -- KEYS[1]  the shard's clock
--- ARGV[1]  JSON [{id, token, worker, record}]; `record` is JSON text, or '' for a lease that never reached its worker
--- Replies  [[verdict, state, [checkpoint URL to delete, …]], …]; OK, STALE or UNKNOWN_TASK
+-- ARGV[1]  JSON [{id, token, worker, record, ran}]; `record` is JSON text, or '' for a lease that never reached its worker;
+--          `ran`: the ms that the run took
+-- Replies  [[verdict, state, [checkpoint URL to delete, …], ms run], …]; OK, STALE or UNKNOWN_TASK; `ms run` '' unless it
+--          was taken now
 -- Events   release, after readopt if it came late
 -- Retry    safe: the same token gets the same answer
 local now = wall_ms()
@@ -16,27 +18,31 @@ local replies = {}
 for i, item in ipairs(cjson.decode(ARGV[1])) do
   local task = load_task(item.id)
   if not task then
-    replies[i] = {'UNKNOWN_TASK', '', {}}
+    replies[i] = {'UNKNOWN_TASK', '', {}, ''}
   elseif holds(task, item.token, item.worker) or comes_late(task, item) then
     if task.state ~= 'LEASED' then task = readopt_to_end(item.id, task, item) end
     redis.call('HSET', key('task', item.id), 'ended_token', outcome_mark(item))
+    local cancelled = task.cancel == '1'
+    local run = run_ms(task, item.ran, now)
+    run = count_unfinished(item.id, task, cancelled and 'cancelled' or 'release', run, cancelled)
     leave(item.id, task)
     if item.record ~= '' then record(item.id, task, 'release', now, item.record) end
     counter('released')
     local urls = {}
-    if task.cancel == '1' then
+    if cancelled then
       to_end(item.id, task, 'release', 'CANCELLED', now)
       urls = hand_over_checkpoints(item.id)
     else
-      to_queue(item.id, task, 'release')
+      to_queue(item.id, task, 'release', now)
     end
     lease_ended(task.search)
-    replies[i] = {'OK', task.cancel == '1' and 'CANCELLED' or 'QUEUED', urls}
+    replies[i] = {'OK', cancelled and 'CANCELLED' or 'QUEUED', urls, int(run)}
   elseif task.ended_token == outcome_mark(item) then
-    replies[i] = {'OK', task.state, task.state == 'CANCELLED' and handed_over(item.id) or {}}
+    replies[i] = {'OK', task.state, task.state == 'CANCELLED' and handed_over(item.id) or {}, ''}
   else
     counter('stale_refused')
-    replies[i] = {'STALE', task.state, {}}
+    count_refused(item.id, task, item, 'stale', now)
+    replies[i] = {'STALE', task.state, {}, ''}
   end
 end
 return replies

@@ -7,6 +7,7 @@
 -- Replies  [[verdict, state], …]; ok, already (it is open), wrong_state (it succeeded, or its search is cancelled) or unknown
 -- Events   requeue
 -- Retry    safe
+local now = wall_ms()
 local replies = {}
 for i, id in ipairs(ARGV) do
   local task = load_task(id)
@@ -21,7 +22,7 @@ for i, id in ipairs(ARGV) do
     redis.call('DEL', key('outcome', id), key('retired', id))
     redis.call('HSET', key('task', id), 'attempts', 0, 'losses', 0, 'ooms', 0, 'ended_token', '')
     redis.call('HDEL', key('task', id), 'ended', 'rule_spent', 'rule_ooms')
-    to_queue(id, task, 'requeue')
+    to_queue(id, task, 'requeue', now)
     replies[i] = {'ok', 'QUEUED'}
   end
 end

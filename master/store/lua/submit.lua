@@ -3,7 +3,7 @@
 -- A task that the store had lost in a rollback, and that a worker has told of since (lib/orphans.lua), gets its old id
 -- back, and at once its holder's lease or its result.
 --
--- @include lib/base.lua lib/queue.lua lib/leave.lua lib/success.lua lib/adopt.lua lib/orphans.lua lib/code.lua
+-- @include lib/base.lua lib/queue.lua lib/leave.lua lib/compute.lua lib/success.lua lib/adopt.lua lib/orphans.lua lib/code.lua
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON {search, format, blobs: {digest: n}, tasks: [{id, key, class, requirements, priority, max_attempts,
 --          max_losses, max_ooms, timeout, progress, delay, payload, origin, code?}]}; times in ms, `payload` and `code`
@@ -92,11 +92,22 @@ local function match(task, orphan)
   return new.state
 end
 
+-- An equal task is there already. Where it has its result, that much work is not done again; once, since whoever asks
+-- again may just not have heard the answer. Returns its state.
+local function share(id)
+  local found = redis.call('HMGET', key('task', id), 'state', 'worth')
+  if found[1] == 'SUCCEEDED' and tonumber(found[2] or '0') > 0 then
+    add_ms(search, 'saved_ms:shared', tonumber(found[2]))
+    redis.call('HDEL', key('task', id), 'worth')
+  end
+  return found[1]
+end
+
 local replies = {}
 for i, task in ipairs(request.tasks) do
   local known = redis.call('HGET', keys_key, task.key)
   if known then
-    replies[i] = {'DUPLICATE', known, redis.call('HGET', key('task', known), 'state')}
+    replies[i] = {'DUPLICATE', known, share(known)}
   else
     local orphan = orphan_of(task.origin)
     if orphan and redis.call('EXISTS', key('task', orphan.id)) == 0 then task.id = orphan.id else orphan = nil end

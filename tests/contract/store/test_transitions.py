@@ -239,6 +239,9 @@ async def test_each_row_from_each_state(
     assert await scene.state(grant.task_id) is state
     if stranger:
         grant = replace(grant, token=STRANGER)
+    if row == "submit":
+        # What an equal submission saves is counted once, as test_compute.py shows.
+        scene.client.hdel(scene.key(f"task:{grant.task_id}"), "worth")
     before = scene.dump()
 
     word = await TRIES[row](scene, grant)

@@ -1,4 +1,4 @@
--- How a holder gets its lease (again) without a claim. Needs base, queue and leave.
+-- How a holder gets its lease (again) without a claim. Needs base, queue, leave and compute.
 
 -- The epoch never falls, so that the next claim's is above every epoch that a holder has shown. Without an instance the
 -- holder's is that of the claim. `leased`: since when, on the wall.
@@ -26,6 +26,7 @@ end
 local function undo_expiry(id, task, holder, expiry)
   redis.call('HINCRBY', key('task', id), 'losses', -1)
   redis.call('RPOP', key('attempts', id))
+  count_readopted(id, task)
   local same = {token = holder.token, worker = holder.worker, epoch = holder.epoch}
   adopt(id, task, same, expiry, tonumber(task.leased))
 end

@@ -21,9 +21,10 @@ local function lease_ended(search)
   if most > 0 then offer(search) end
 end
 
-local function to_queue(id, task, transition)
+-- `since`: on the wall, from when on it can be taken.
+local function to_queue(id, task, transition, since)
   recount(task.search, task.state, 'QUEUED')
-  redis.call('HSET', key('task', id), 'state', 'QUEUED', 'token', '')
+  redis.call('HSET', key('task', id), 'state', 'QUEUED', 'token', '', 'queued', int(since))
   enqueue(id, task.search, task.class, tonumber(task.priority), tonumber(task.seq))
   event(id, task.search, transition, 'QUEUED', task.worker, task.epoch)
 end
@@ -131,7 +132,7 @@ local function after_failure(id, task, transition, now, delay, exhausted)
   elseif delay > 0 then
     to_schedule(id, task, transition, delay)
   else
-    to_queue(id, task, transition)
+    to_queue(id, task, transition, now)
   end
   lease_ended(task.search)
 end

@@ -54,6 +54,12 @@ local function offer_anew(search)
   offer(search)
 end
 
+-- Since when, on the wall, a QUEUED task can be taken: it was queued then, or else submitted. Tasks of earlier versions
+-- don't say when they were queued again; not while they were leased.
+local function takeable_since(queued, submitted, leased)
+  return math.max(tonumber(queued or submitted or '0'), tonumber(leased or '0'))
+end
+
 local function enqueue(id, search, class, priority, seq)
   redis.call('ZADD', ready_key(search, class), int(-priority * BAND + seq), id)
   if redis.call('SADD', key('classes', search), class) == 1 then
