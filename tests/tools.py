@@ -6,7 +6,13 @@ import shutil
 
 import pytest
 
-PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "chromium": "chromium", "shellcheck": "shellcheck"}
+PACKAGES = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "amtool": "prometheus-alertmanager",
+    "chromium": "chromium",
+    "shellcheck": "shellcheck",
+}
 
 
 def tool(name: str) -> str:

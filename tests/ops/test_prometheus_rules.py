@@ -1,0 +1,93 @@
+"""What the rules say of made-up series, by promtool: each alert fires, alone, and clears; the ordinary raises none."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ops import alert_cases_masters, alert_cases_workers
+from ops.alert_case import Case
+from ops.alert_everyday import EVERYDAY
+from ops.alert_series import QUIET, START_MINUTES, Grid, Values
+from tools import tool
+
+pytestmark = pytest.mark.tools
+
+RULES = Path(__file__).resolve().parents[2] / "ops" / "prometheus" / "rules"
+CASES = [*alert_cases_masters.CASES, *alert_cases_workers.CASES]
+# By the time between samples: that in minutes, and how often rules are evaluated.
+STEPS = {"15s": (0.25, "1m"), "4m": (4.0, "20m")}
+# It fires always, and is meant to.
+WATCHDOG = {"labels": '{alertname="TenureWatchdog"}', "value": 1}
+FIRING = 'count by (alertname) (ALERTS{alertstate="firing"})'
+
+
+def series(changed: Mapping[str, Values], grid: Grid) -> list[dict[str, str]]:
+    """The quiet cluster with these changes, for promtool."""
+    return [{"series": name, "values": values(grid)} for name, values in {**QUIET, **changed}.items()]
+
+
+def firing(minutes: float, *alerts: str) -> dict[str, Any]:
+    """That these alerts fire then, and no others."""
+    samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in alerts]
+    return {"expr": FIRING, "eval_time": f"{round(minutes * 60)}s", "exp_samples": [*samples, WATCHDOG]}
+
+
+def alert_test(case: Case) -> dict[str, Any]:
+    """Before, while and after."""
+    end = START_MINUTES + case.clears + 5
+    labels = "".join(f', {name}="{value}"' for name, value in case.labels.items())
+    named = {
+        "expr": f'count(ALERTS{{alertname="{case.alert}", alertstate="firing"{labels}}})',
+        "eval_time": f"{round((START_MINUTES + case.fires) * 60)}s",
+        "exp_samples": [{"labels": "{}", "value": 1}],
+    }
+    cleared = {
+        "expr": f'ALERTS{{alertname="{case.alert}"}}',
+        "eval_time": f"{round((START_MINUTES + case.clears) * 60)}s",
+        "exp_samples": [],
+    }
+    return {
+        "name": f"{case.alert} fires and clears",
+        "interval": case.step,
+        "input_series": series(case.series, Grid(STEPS[case.step][0], end)),
+        "promql_expr_test": [
+            firing(1),
+            firing(START_MINUTES + case.fires, case.alert, *case.also),
+            named,
+            cleared,
+            firing(START_MINUTES + case.clears),
+        ],
+    }
+
+
+def everyday_test(name: str, changed: Mapping[str, Values]) -> dict[str, Any]:
+    """An hour in which nothing fires, looked at every minute."""
+    return {
+        "name": name,
+        "interval": "15s",
+        "input_series": series(changed, Grid(STEPS["15s"][0], 60)),
+        "promql_expr_test": [firing(minute) for minute in range(1, 60)],
+    }
+
+
+def run_promtool(folder: Path, tests: list[dict[str, Any]], evaluation: str = "1m") -> None:
+    """Fails with what promtool says."""
+    document = {"rule_files": [f"{RULES}/*.yml"], "evaluation_interval": evaluation, "tests": tests}
+    file = folder / "rules.test.yml"
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    done = subprocess.run([tool("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_alert_fires_alone_and_clears(tmp_path: Path, step: str) -> None:
+    run_promtool(tmp_path, [alert_test(case) for case in CASES if case.step == step], STEPS[step][1])
+
+
+def test_what_happens_every_day_raises_no_alert(tmp_path: Path) -> None:
+    run_promtool(tmp_path, [everyday_test(name, changed) for name, changed in EVERYDAY.items()])
