@@ -89,7 +89,7 @@ async def _serve(settings: MasterSettings, notifier: Notifier) -> int:
     try:
         address = await master.start()
         endpoint = _open_endpoint(settings, master, loop)
-        console = _open_console(settings, master, loop)
+        console = _open_console(settings, master, loop, address.port)
         _announce(settings.ready_file, master, address, endpoint.address, console.url if console else "")
         notifier.ready()
         stopped = asyncio.create_task(stop.wait())
@@ -130,13 +130,15 @@ def _open_endpoint(settings: MasterSettings, master: Master, loop: asyncio.Abstr
     return _at_free_port(settings.http_address, settings.is_explicit("http"), open_at)
 
 
-def _open_console(settings: MasterSettings, master: Master, loop: asyncio.AbstractEventLoop) -> ConsoleServer | None:
+def _open_console(
+    settings: MasterSettings, master: Master, loop: asyncio.AbstractEventLoop, port: int
+) -> ConsoleServer | None:
     wanted = settings.console_address
     if wanted is None:
         return None
 
     def open_at(address: Address) -> ConsoleServer:
-        return ConsoleServer(address, master, loop, settings.console_name_list)
+        return ConsoleServer(address, master, loop, port, settings.console_name_list)
 
     return _at_free_port(wanted, settings.is_explicit("console"), open_at)
 

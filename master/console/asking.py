@@ -25,10 +25,12 @@ class Asker:
     Args:
         master: Of this process.
         loop: That it runs on.
+        port: Of its gRPC server, for people who start workers.
     """
 
-    def __init__(self, master: Master, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, master: Master, loop: asyncio.AbstractEventLoop, port: int) -> None:
         self.master = master
+        self.port = port
         self._loop = loop
         self._answers = SharedAnswers()
 

@@ -10,7 +10,8 @@ from tenure.master.console.asking import Asker
 from tenure.master.console.plain import plain
 from tenure.master.console.searches import Searches
 from tenure.master.console.tasks import Tasks
-from tenure.master.console.waiting import Candidate, requirements_text, why_waiting
+from tenure.master.console.waiting import Candidate, why_waiting
+from tenure.master.loops.figures import requirements_text
 from tenure.master.rpc import messages
 from tenure.master.rpc.devices import capabilities_of
 from tenure.master.store.records import WorkerView

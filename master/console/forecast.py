@@ -45,7 +45,7 @@ def forecast(search: SearchView, ended: Sequence[int], now_unix_ms: int) -> Fore
         why = "every task has ended" if search.counts and sum(search.counts.values()) else "it has no tasks"
     elif search.status != "active":
         why = f"the search is {search.status}"
-    elif not search.counts.get(TaskState.LEASED, 0):
+    elif not search.counts.get(TaskState.LEASED, 0) and not ended[0]:
         why = "none of its tasks runs"
     elif count < ETA_ENDS_MIN:
         why = "too few of its tasks have ended of late"

@@ -53,6 +53,7 @@ class Glance:
         master = self._asker.master
         return {
             "master_id": master.master_id,
+            "port": self._asker.port,
             "version": __version__,
             "started_unix_ms": self._started_unix_ms,
             "store": master.store.description,

@@ -51,7 +51,16 @@ class Searches:
             view = self.view(name)
             ended = self._asker.ask(self._asker.master.store.looks.pace(name, WINDOWS_MS))
             ahead = forecast(view, ended, now_unix_ms())
-            return {"search": plain(messages.search_message(view)), "forecast": vars(ahead)}
+            compute = view.compute
+            return {
+                "search": plain(messages.search_message(view)),
+                "forecast": vars(ahead),
+                "compute": {
+                    "useful_ms": compute.useful_ms,
+                    "saved_ms": dict(compute.saved_ms),
+                    "wasted_ms": dict(compute.wasted_ms),
+                },
+            }
 
         return self._asker.shared(("show", name), make)
 

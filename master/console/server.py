@@ -43,6 +43,7 @@ class ConsoleServer:
         address: Where to listen; port 0 lets the system choose, :attr:`address` tells what it chose.
         master: Whose console it is.
         loop: That the master runs on.
+        port: Of its gRPC server.
         names: Host names by which browsers may call it, besides addresses, ``localhost`` and the host it listens on.
 
     Raises:
@@ -50,7 +51,7 @@ class ConsoleServer:
     """
 
     def __init__(
-        self, address: Address, master: Master, loop: asyncio.AbstractEventLoop, names: Collection[str]
+        self, address: Address, master: Master, loop: asyncio.AbstractEventLoop, port: int, names: Collection[str]
     ) -> None:
         listener = _listen(address)
         self.address = Address(address.host, listener.getsockname()[1])
@@ -59,7 +60,7 @@ class ConsoleServer:
         self._sockets: dict[int, Any] = {}
         self._begun: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
         self._server = waitress.server.create_server(
-            ConsoleApp(Asker(master, loop), {*names, address.bare_host}),
+            ConsoleApp(Asker(master, loop, port), {*names, address.bare_host}),
             map=self._sockets,
             sockets=[listener],
             threads=THREADS,

@@ -11,7 +11,7 @@ from tenure.common.states import TaskState
 from tenure.master.console.asking import ASK_SECONDS, Asker
 from tenure.master.console.plain import plain
 from tenure.master.console.searches import Searches
-from tenure.master.console.waiting import requirements_text
+from tenure.master.loops.figures import requirements_text
 from tenure.master.rpc import messages
 from tenure.master.rpc.worker_service import unknown_task
 from tenure.master.store.records import TaskView
@@ -123,7 +123,14 @@ class _Collected:
 def _task(view: TaskView) -> dict[str, Any]:
     found = plain(messages.task_message(view))
     found["requires"] = requirements_text(view.requirements)
+    found["checkpointed_unix_ms"] = _checkpointed(view)
     architecture = found.get("architecture", "")
     found["architecture"] = architecture[:ARCHITECTURE_CHARS_MAX]
     found["architecture_left_out"] = max(0, len(architecture) - ARCHITECTURE_CHARS_MAX)
     return found
+
+
+def _checkpointed(view: TaskView) -> int:
+    """When the present or last lease registered its last checkpoint; 0 if it has none. See lua/lib/compute.lua."""
+    epoch, _, run_ms = view.fields.get("kept", "").partition(" ")
+    return view.number("leased") + int(run_ms) if run_ms and epoch == view.fields.get("epoch") else 0

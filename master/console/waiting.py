@@ -9,6 +9,7 @@ from tenure.common.estimate import show_bytes
 from tenure.common.spec import Requirements
 from tenure.common.states import TaskState
 from tenure.master.core.matching import Capabilities
+from tenure.master.loops.figures import requirements_text
 from tenure.master.store.records import ACCEPTS_CODE_LABEL, SearchView
 
 
@@ -36,15 +37,6 @@ class Reason:
     code: str
     text: str
     stuck: bool = False
-
-
-def requirements_text(requirements: Requirements) -> str:
-    """For people and for metrics: ``any``, ``gpus=2,memory=16 GiB,pool=a100``."""
-    parts = [f"gpus={requirements.gpus}"] if requirements.gpus else []
-    parts += [f"memory={show_bytes(requirements.memory_bytes)}"] if requirements.memory_bytes else []
-    for name, value in sorted(requirements.labels.items()):
-        parts.append("accepts code" if name == ACCEPTS_CODE_LABEL else f"{name}={value}")
-    return ",".join(parts) or "any"
 
 
 def why_waiting(search: SearchView, requirements: Requirements, workers: Sequence[Candidate]) -> Reason:
@@ -85,9 +77,9 @@ def _lacking(requirements: Requirements, live: Sequence[Candidate]) -> str:
     least = Requirements(gpus=requirements.gpus)
     if not any(worker.capabilities.meets(least) for worker in live):
         most = max(worker.capabilities.gpus for worker in live)
-        return f"a slot has at most {most} GPU{'' if most == 1 else 's'}"
+        return f"no slot has more than {most} GPU{'' if most == 1 else 's'}" if most else "no slot has a GPU"
     if not any(worker.capabilities.meets(Requirements(memory_bytes=requirements.memory_bytes)) for worker in live):
-        return f"a slot has at most {show_bytes(max(worker.capabilities.memory_bytes for worker in live))} of memory"
+        return f"no slot has more than {show_bytes(max(worker.capabilities.memory_bytes for worker in live))} of memory"
     for name, value in sorted(requirements.labels.items()):
         if not any(worker.capabilities.meets(Requirements(labels={name: value})) for worker in live):
             if name == ACCEPTS_CODE_LABEL:

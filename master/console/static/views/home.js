@@ -1,0 +1,102 @@
+// All searches: those that go on as cards, those that are done as rows.
+
+import { query } from "../api.js";
+import { sparkline } from "../chart.js";
+import { h } from "../dom.js";
+import { ago, count, figure, plural, span } from "../format.js";
+import { code, href, leftOut, nothing, pill, searchLink, table, taskBar } from "../parts.js";
+
+export const title = "Searches";
+
+const CARDS_MAX = 16;
+
+const openTasks = (search) => ["LEASED", "QUEUED", "SCHEDULED"].reduce((sum, state) => sum + (search.tasks?.[state] || 0), 0);
+const allTasks = (search) => Object.values(search.tasks || {}).reduce((sum, number) => sum + number, 0);
+
+const cardsOf = (glance) => glance.searches.filter((search) => openTasks(search) || !allTasks(search)).slice(0, CARDS_MAX);
+
+export function paths(params, state) {
+  const names = state.glance ? cardsOf(state.glance).map((search) => search.name) : [];
+  return names.length ? { curves: query("/api/curves", { name: names }) } : {};
+}
+
+export function view(data, ctx) {
+  const { glance } = ctx;
+  if (!glance.searches.length) return newcomer(glance);
+  const cards = cardsOf(glance);
+  const rest = glance.searches.filter((search) => !cards.includes(search));
+  return [
+    tiles(glance, ctx),
+    h("h1", null, "Searches"),
+    cards.length ? h("div", { class: "cards" }, cards.map((search) => card(search, data.curves?.[search.name], ctx)))
+      : h("p", { class: "quiet" }, "Every search has ended. New tasks appear here by themselves."),
+    rest.length > 0 && h("h2", null, cards.length ? "The others" : "Ended"),
+    rest.length > 0 && table(["Search", "Status", "Tasks", ">Ended", ">Failed", ">Best", "Last result"], rest.map((search) => row(search, ctx))),
+    leftOut(glance.searches_left_out, "search"),
+  ];
+}
+
+function tiles(glance, ctx) {
+  const { workers, tasks } = glance;
+  const tile = (key, name, value, more, target) =>
+    h("a", { key, class: `tile ${key}`, href: href(target) }, h("span", null, name), h("strong", null, value), h("small", null, more || " "));
+  const oldest = Math.max(0, ...glance.searches.map((search) => search.oldest_queued_ms || 0));
+  const trouble = [[workers.silent, "silent"], [workers.cordoned, "cordoned"], [workers.draining, "draining"]]
+    .filter(([number]) => number).map(([number, word]) => `${number} ${word}`).join(", ");
+  return h("section", { class: "tiles", "aria-label": "The broker at a glance" },
+    tile("running", "Running", count(tasks.LEASED), `of ${plural(workers.slots, "slot")}`, "leases"),
+    tile("waiting", "Waiting", count(tasks.QUEUED + tasks.SCHEDULED), oldest ? `the oldest for ${span(oldest)}` : "nothing waits", "queue"),
+    tile("done", "Succeeded", count(tasks.SUCCEEDED), glance.counters.late_accepted ? `${count(glance.counters.late_accepted)} taken late` : "", ""),
+    tile(tasks.FAILED ? "failed" : "none", "Dead letters", count(tasks.FAILED), tasks.FAILED ? "look at the evidence" : "none", "failures"),
+    tile(workers.live ? "workers" : "failed", "Workers", count(workers.live),
+      trouble || (workers.gpus ? plural(workers.gpus, "GPU") : workers.live ? "live" : "start one"), "workers"));
+}
+
+function card(search, curve, ctx) {
+  const open = openTasks(search);
+  const all = allTasks(search);
+  const best = search.best_fitness;
+  return h("article", { key: search.name, class: "card" },
+    h("header", null, h("h3", null, searchLink(search.name)), search.status !== "active" && pill(search.status)),
+    sparkline(curve, `best so far of ${search.name}: ${figure(best)}`),
+    h("div", { class: "row" },
+      h("span", null, h("strong", null, figure(best)), " best"),
+      h("span", null, h("strong", null, count(all - open)), ` of ${count(all)} ended`)),
+    taskBar(search.tasks || {}),
+    h("footer", null,
+      h("span", null, `${count(search.tasks?.LEASED)} running, ${count((search.tasks?.QUEUED || 0) + (search.tasks?.SCHEDULED || 0))} waiting`),
+      h("span", null, search.last_ended_unix_ms ? `last result ${ago(search.last_ended_unix_ms, ctx.now)}` : "")));
+}
+
+function row(search, ctx) {
+  const all = allTasks(search);
+  return h("tr", { key: search.name },
+    h("td", null, searchLink(search.name)),
+    h("td", null, search.status !== "active" ? pill(search.status) : openTasks(search) ? "" : pill("ended")),
+    h("td", { class: "wide" }, taskBar(search.tasks || {})),
+    h("td", { class: "number" }, `${count(all - openTasks(search))} of ${count(all)}`),
+    h("td", { class: "number" }, count(search.tasks?.FAILED)),
+    h("td", { class: "number" }, figure(search.best_fitness)),
+    h("td", null, ago(search.last_ended_unix_ms, ctx.now)));
+}
+
+/** For whoever has just started a first master. */
+function newcomer(glance) {
+  const address = glance.master.port ? `${location.hostname}:${glance.master.port}` : "HOST:PORT";
+  return h("section", { class: "newcomer" },
+    h("h1", null, "The master runs. Nothing has been submitted yet."),
+    h("ol", null,
+      h("li", null, h("h3", null, glance.workers.live ? "A worker is there" : "Start a worker"),
+        glance.workers.live ? h("p", null, `${plural(glance.workers.live, "worker")} with ${plural(glance.workers.slots, "slot")}.`)
+          : h("p", null, "On each machine that is to train, also on this one:"),
+        h("pre", null, `tenure worker --master ${address}`)),
+      h("li", null, h("h3", null, "Submit a first search"),
+        h("p", null, "From a checkout, which has examples:"),
+        h("pre", null, `TENURE_MASTER=${address} python examples/first_search.py`),
+        h("p", null, "Or tasks of your own, one JSON object a line:"),
+        h("pre", null, `tenure tasks submit --master ${address} --search first tasks.jsonl`)),
+      h("li", null, h("h3", null, "Watch it here"),
+        h("p", null, "Its results, what waits and why, and what failed appear on this page by themselves. ",
+          code("tenure stats"), " shows the same in a terminal."))),
+    glance.workers.live === 0 && nothing("No worker lives", "Tasks can be submitted all the same: they wait."));
+}
