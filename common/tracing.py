@@ -28,9 +28,14 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
 _ATTRIBUTE_CHARS_MAX = 1000
+# With an exporter that takes spans at once.
+_AT_ONCE_MS, _AT_ONCE_SPANS, _QUEUE_MAX = 200, 50, 2048
 
 _tracer: Any = None
+# Ours; None if it is another's.
 _provider: Any = None
+_processor: Any = None
+_instance = ""
 # The id of the span that is being made; empty: a random one.
 _span_id: contextvars.ContextVar[str] = contextvars.ContextVar("tenure_span_id", default="")
 
@@ -143,7 +148,16 @@ def told(
         begin(name, parent=parent, start_ns=min(start_ns, end_ns), **arguments).end(error, end_ns)
 
 
-def start(service: str, mode: Mode = "auto", *, instance: str = "", shared: bool = False) -> bool:
+def current() -> str:
+    """The context of the span that this thread is in, ours or another library's; empty outside of any."""
+    if _tracer is None:
+        return ""
+    from opentelemetry import trace
+
+    return Span(trace.get_current_span()).traceparent if _is_valid(trace.get_current_span()) else ""
+
+
+def start(service: str, mode: Mode = "auto", *, instance: str = "", shared: bool = False, exporter: Any = None) -> bool:
     """Trace from now on, if that is asked for; whether it is.
 
     Args:
@@ -151,11 +165,13 @@ def start(service: str, mode: Mode = "auto", *, instance: str = "", shared: bool
         mode: ``auto``: if the environment names an OTLP endpoint. ``on``, ``off``: whatever it says.
         instance: ``service.instance.id``.
         shared: Other code of this process traces, too: use its provider if there is one, else let it use ours.
+        exporter: Where spans go instead of a collector, at once.
 
     Raises:
         InvalidSetting: Tracing is asked for and impossible: the extra isn't installed, or the environment wants a
             protocol that Tenure doesn't speak.
     """
+    global _instance
     if _tracer is not None:
         return True
     if mode == "off" or (mode == "auto" and not _environment_asks()):
@@ -173,10 +189,11 @@ def start(service: str, mode: Mode = "auto", *, instance: str = "", shared: bool
 
         provider = trace.get_tracer_provider() if shared else None
         if provider is None or isinstance(provider, trace.ProxyTracerProvider):
-            provider = _new_provider(service, instance)
+            _instance = instance
+            provider, processor = _new_provider(resource_of(service), exporter)
             if shared:
                 trace.set_tracer_provider(provider)
-            use(provider, ours=True)
+            use(provider, processor)
         else:
             use(provider)
     except ImportError as error:
@@ -189,11 +206,23 @@ def start(service: str, mode: Mode = "auto", *, instance: str = "", shared: bool
     return True
 
 
-def use(provider: Any, *, ours: bool = False) -> None:
-    """Trace with this provider of OpenTelemetry's SDK, or no more (None). ``ours``: :func:`stop` ends it."""
-    global _tracer, _provider
-    _provider = provider if ours else None
+def use(provider: Any, processor: Any = None) -> None:
+    """Trace with this provider of OpenTelemetry's SDK, or no more (None). One with its processor is ours to end."""
+    global _tracer, _provider, _processor
+    _provider, _processor = provider if processor is not None else None, processor
     _tracer = None if provider is None else provider.get_tracer("tenure", __version__)
+
+
+def pass_on(span: Any) -> None:
+    """Send a span (a ``ReadableSpan``) that another process has told."""
+    if _processor is not None:
+        _processor.on_end(span)
+
+
+def flush() -> None:
+    """Hand every span that is over to the exporter. Only for one that takes it at once: others may block."""
+    if _processor is not None:
+        _processor.force_flush()
 
 
 def stop(seconds: float = 2.0) -> None:
@@ -214,11 +243,38 @@ def _environment_asks() -> bool:
     return any(map(os.environ.get, _ENDPOINTS))
 
 
-def _new_provider(service: str, instance: str) -> Any:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+def resource_of(service: str) -> Any:
+    """What the environment says of this process, and where it says nothing this name."""
     from opentelemetry.sdk.resources import Resource
+
+    attributes = {"service.version": __version__, "service.instance.id": _instance}
+    if "OTEL_SERVICE_NAME" not in os.environ and "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+        attributes["service.name"] = service
+    return Resource.create({name: value for name, value in attributes.items() if value})
+
+
+def _new_provider(resource: Any, exporter: Any) -> tuple[Any, Any]:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    if exporter is None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        processor = BatchSpanProcessor(OTLPSpanExporter())
+    else:
+        processor = BatchSpanProcessor(
+            exporter,
+            max_queue_size=_QUEUE_MAX,
+            schedule_delay_millis=_AT_ONCE_MS,
+            max_export_batch_size=_AT_ONCE_SPANS,
+        )
+    # At exit it would flush for as long as the collector keeps it waiting; stop() doesn't.
+    provider = TracerProvider(resource=resource, id_generator=_id_generator(), shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    return provider, processor
+
+
+def _id_generator() -> Any:
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
     class Ids(RandomIdGenerator):
@@ -227,17 +283,7 @@ def _new_provider(service: str, instance: str) -> Any:
         def generate_span_id(self) -> int:
             return int(_span_id.get(), 16) if _span_id.get() else super().generate_span_id()
 
-    attributes = {"service.version": __version__, "service.instance.id": instance}
-    if "OTEL_SERVICE_NAME" not in os.environ and "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
-        attributes["service.name"] = service
-    # It flushes at exit for as long as the collector keeps it waiting; stop() doesn't.
-    provider = TracerProvider(
-        resource=Resource.create({name: value for name, value in attributes.items() if value}),
-        id_generator=Ids(),
-        shutdown_on_exit=False,
-    )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider
+    return Ids()
 
 
 def _remote(traceparent: str) -> Any:

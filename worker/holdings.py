@@ -14,19 +14,20 @@ from typing import Any
 
 import structlog
 
-from tenure.common.errors import CheckpointError
 from tenure.proto import worker_pb2
 from tenure.worker.announcements import Announcements
-from tenure.worker.checkpoint.removal import delete_checkpoint
+from tenure.worker.deletions import delete_checkpoints
 from tenure.worker.gpu.devices import best_slot
-from tenure.worker.leases import LeaseKey, key_of
+from tenure.worker.leases import LeaseKey, fields_of, key_of
 from tenure.worker.link import Link
 from tenure.worker.metrics import Instruments
 from tenure.worker.output import RunLogs
+from tenure.worker.run_spans import Deliveries, tell_left_over
 from tenure.worker.runs import Kind, Run, StopReason, outcome_of_leftover, release_of
 from tenure.worker.settings import WorkerSettings
 from tenure.worker.slots.slot import Slot
 from tenure.worker.spool import Spool
+from tenure.worker.wire_words import kind_name, verdict_name
 
 log = structlog.get_logger()
 
@@ -76,6 +77,7 @@ class Holdings:
         self._overflow: deque[Run] = deque()
         self._numbers = itertools.count(1)
         self._background: set[asyncio.Task[None]] = set()
+        self._deliveries = Deliveries()
 
     async def recover(self) -> None:
         """Take up what an earlier process of this worker left: outcomes, and leases it died under."""
@@ -84,7 +86,7 @@ class Holdings:
             for outcome in self.spool.pending():
                 if not outcome.lease_token:
                     # Of a MorphML master this worker was pushed to by; those keep nothing, so nobody waits for it.
-                    log.error("outcome.undeliverable", task=outcome.task_id, outcome=kind_name(outcome.kind))
+                    log.error("outcome.undeliverable", **fields_of(outcome), outcome=kind_name(outcome.kind))
                     self.spool.forget(key_of(outcome))
         for request in self._leftovers:
             key = key_of(request)
@@ -94,8 +96,11 @@ class Holdings:
                 # Maybe registered, maybe not: the master knows.
                 self.announcements.add(key, checkpoint)
             self._instruments.losses.lost()
-            log.warning("task.left_over", task=key.task_id, search=request.search, epoch=request.epoch)
+            log.warning("task.left_over", **fields_of(request))
+            tell_left_over(request)
             await self.spool.put(outcome_of_leftover(request))
+        for outcome in self.spool.pending():
+            self._deliveries.begin(outcome)
         if len(self.spool):
             log.info("spool.recovered", outcomes=len(self.spool))
 
@@ -161,7 +166,7 @@ class Holdings:
         """Hand a task back that can't be started."""
         key = key_of(request)
         if key not in self.runs and key not in self.spool:
-            log.info("task.refused", task=key.task_id, search=request.search, epoch=request.epoch, reason=why)
+            log.info("task.refused", **fields_of(request), reason=why)
             self._in_background(self._keep(release_of(Run(0, request), why)))
 
     def _give_up_waiting(self, run: Run) -> None:
@@ -193,7 +198,7 @@ class Holdings:
         """A master says that a lease is lost, or to be given up."""
         key = key_of(revocation)
         reason = StopReason.of_revocation(revocation.reason)
-        log.info("lease.revoked", task=key.task_id, reason=revocation.reason, known=key in self.runs)
+        log.info("lease.revoked", **self._fields_of(key), reason=revocation.reason, known=key in self.runs)
         if (run := self.runs.get(key)) is not None:
             self.stop(run, reason)
         elif (
@@ -217,7 +222,7 @@ class Holdings:
     def run_started(self, slot: Slot, run: Run) -> None:
         """See SlotObserver."""
         self._instruments.run_started(slot)
-        log.info("task.started", **run.log_fields, slot=slot.index, attempt=run.request.attempt)
+        log.info("task.started", **run.log_fields, slot=slot.index)
 
     def run_progressed(self, run: Run) -> None:
         """See SlotObserver."""
@@ -257,8 +262,9 @@ class Holdings:
         kind = "dropped" if outcome is None else kind_name(outcome.kind)
         self._instruments.run_ended(run, kind)
         fields: dict[str, Any] = {"outcome": kind, "seconds": round(run.seconds(), 3)}
-        if run.stop_reason is not None:
-            fields["stop_reason"] = run.stop_reason.value
+        stop_reason = run.stop_reason.value if run.stop_reason is not None else ""
+        if stop_reason:
+            fields["stop_reason"] = stop_reason
         if outcome is not None and outcome.error_class:
             fields |= {"error_class": outcome.error_class, "error": outcome.error_message[:500]}
         log.info("task.ended", **run.log_fields, **fields)
@@ -266,12 +272,14 @@ class Holdings:
             self._delete(self.announcements.drop(run.key))
         if outcome is not None:
             await self._keep(outcome)
+        run.spans.end(outcome, kind, stop_reason)
         del self.runs[run.key]
         run.ended.set_result(outcome)
         self.wake_link()
 
     async def _keep(self, outcome: worker_pb2.Outcome) -> None:
         await self.spool.put(outcome)
+        self._deliveries.begin(outcome)
         self.wake_link()
 
     def take_outcome_verdict(
@@ -281,7 +289,10 @@ class Holdings:
         if verdict == Verdict.VERDICT_UNSPECIFIED:
             return
         if verdict not in (Verdict.VERDICT_OK, Verdict.VERDICT_DUPLICATE):
-            log.warning("outcome.not_taken", task=key.task_id, verdict=verdict_name(verdict), message=message or None)
+            fields = {"verdict": verdict_name(verdict), "message": message or None}
+            log.warning("outcome.not_taken", **self._fields_of(key), **fields)
+        if (outcome := self.spool.get(key)) is not None:
+            self._deliveries.end(outcome, verdict_name(verdict))
         self._delete([*delete_urls, *self.announcements.drop(key)])
         self.spool.forget(key)
 
@@ -295,7 +306,7 @@ class Holdings:
         orphaned = verdict.verdict == Verdict.VERDICT_UNKNOWN_TASK and run is not None and bool(run.request.origin)
         registered = verdict.verdict == Verdict.VERDICT_OK or orphaned
         sent_once = self.announcements.settle(key, verdict.url, registered=registered)
-        fields = {**(run.log_fields if run is not None else {"task": key.task_id}), "url": verdict.url}
+        fields = {**self._fields_of(key), "url": verdict.url}
         if verdict.verdict == Verdict.VERDICT_OK:
             log.info("checkpoint.registered", **fields)
             self.announcements.retired(key, verdict.delete_urls)
@@ -341,6 +352,13 @@ class Holdings:
                 fresh.append(run.renewal())
         return fresh
 
+    def _fields_of(self, key: LeaseKey) -> dict[str, Any]:
+        """What a log line about the lease carries, as far as it is known here any more."""
+        if (run := self.runs.get(key)) is not None:
+            return run.log_fields
+        outcome = self.spool.get(key)
+        return {"task": key.task_id} if outcome is None else fields_of(outcome)
+
     # -- background -----------------------------------------------------------------------------------------------
 
     async def wait_until_idle(self) -> None:
@@ -355,30 +373,9 @@ class Holdings:
 
     def _delete(self, urls: Sequence[str]) -> None:
         if urls:
-            self._in_background(_delete_checkpoints(list(urls)))
+            self._in_background(delete_checkpoints(list(urls)))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-async def _delete_checkpoints(urls: Sequence[str]) -> None:
-    for url in urls:
-        try:
-            await asyncio.to_thread(delete_checkpoint, url)
-        except CheckpointError as error:
-            log.warning("checkpoint.not_deleted", url=url, error=str(error))
-
-
-def kind_name(kind: worker_pb2.OutcomeKind) -> str:
-    """``OUTCOME_SUCCESS`` as ``success``: the word in logs and metrics."""
-    return worker_pb2.OutcomeKind.Name(kind).removeprefix("OUTCOME_").lower()
-
-
-def verdict_name(verdict: worker_pb2.Verdict) -> str:
-    """``VERDICT_STALE`` as ``stale``; the number of one that a newer master sends."""
-    try:
-        return worker_pb2.Verdict.Name(verdict).removeprefix("VERDICT_").lower()
-    except ValueError:
-        return str(verdict)

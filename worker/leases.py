@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from tenure.common.traceparent import log_fields
 
 
 class LeaseKey(NamedTuple):
@@ -20,3 +22,21 @@ class _Fenced(Protocol):
 def key_of(message: _Fenced) -> LeaseKey:
     """The lease that a message of the wire is about."""
     return LeaseKey(message.task_id, message.lease_token)
+
+
+class _Described(_Fenced, Protocol):
+    search: str
+    epoch: int
+    attempt: int
+    trace: str
+
+
+def fields_of(message: _Described) -> dict[str, Any]:
+    """What every log line about the lease carries; ``message`` is the task as it came, or its outcome."""
+    return {
+        "search": message.search,
+        "task": message.task_id,
+        "epoch": message.epoch,
+        "attempt": message.attempt,
+        **log_fields(message.trace),
+    }

@@ -5,7 +5,8 @@ pickled. The supervisor's side is asyncio, the executor's side blocks in threads
 
 From the supervisor:
 
-* ``evaluate``: ``run`` (a number), ``task`` (fields of EvaluationTask), ``checkpoints``, ``work_dir``
+* ``evaluate``: ``run`` (a number), ``task`` (fields of EvaluationTask), ``checkpoints``, ``work_dir``, ``trace`` (what
+  the executor's spans are below, see run_spans.py)
 * ``stop``: ``run``, ``reason``
 * ``leave``: end, between two runs
 
@@ -15,8 +16,9 @@ From the executor:
 * ``progress``: ``run``, ``sequence``, ``step``, ``total_steps``, ``metrics``
 * ``checkpoint``: ``run``, ``checkpoint`` (fields of the wire's Checkpoint), to be registered
 * ``resumed``: ``run``, ``step`` it goes on from
-* ``saves``: ``run``, ``costs``: what its checkpoints have cost so far
-* ``log``: ``run``, ``event``, ``fields``
+* ``saves``: ``run``, ``costs``: what its checkpoints have cost so far; ``write_seconds``: of the write that just ended
+* ``log``: ``run``, ``event``, ``fields``, ``trace`` (the context of the span it was said in, or empty)
+* ``spans``: ``spans`` that are over (see span_frames.py); while the worker traces, at any time
 * ``done``: ``run``, ``metrics``, ``detail``, ``architecture``
 * ``failed``: ``run``, ``error_class``, ``message``, ``traceback``, ``retryable``, ``out_of_memory``, ``replace`` (why
   the process isn't fit for another run, or empty)

@@ -23,7 +23,7 @@ from tenure.common.addresses import Address, expand
 from tenure.proto import worker_pb2, worker_pb2_grpc
 from tenure.worker.channels import describe, open_channel
 from tenure.worker.holdings import Holdings
-from tenure.worker.leases import LeaseKey, key_of
+from tenure.worker.leases import LeaseKey, fields_of, key_of
 from tenure.worker.link import Contact, Refused, Superseded, Unreachable, connect_for_ever
 from tenure.worker.runs import Kind
 from tenure.worker.settings import WorkerSettings
@@ -219,19 +219,20 @@ class PushLink:
         try:
             response = await self._call(self._stub.SubmitResult, result_request(outcome, self._registration.worker_id))
         except _Declined as error:
-            self._refused(key, str(error))
+            self._refused(outcome, str(error))
             return
         if response.verdict != Verdict.VERDICT_UNSPECIFIED:
             self._settled(key, response.verdict, response.message)
         elif response.acknowledged:
             self._settled(key, Verdict.VERDICT_OK, "")
         else:
-            self._refused(key, response.message)
+            self._refused(outcome, response.message)
 
-    def _refused(self, key: LeaseKey, message: str) -> None:
+    def _refused(self, outcome: worker_pb2.Outcome, message: str) -> None:
         """Maybe the master doesn't know this worker yet, or its store is away: asked again a few times."""
+        key = key_of(outcome)
         times = self._refusals.get(key, _NEVER).times + 1
-        log.warning("outcome.refused", task=key.task_id, times=times, message=message)
+        log.warning("outcome.refused", **fields_of(outcome), times=times, message=message)
         if times >= _REFUSALS_MAX:
             self._settled(key, Verdict.VERDICT_INVALID, message)
         else:

@@ -13,9 +13,10 @@ from typing import Any
 from tenure.common import limits
 from tenure.proto import worker_pb2
 from tenure.worker.checkpoint.interval import CheckpointPolicy
-from tenure.worker.leases import key_of
+from tenure.worker.leases import fields_of, key_of
 from tenure.worker.out_of_memory import ExpectedMemory, died_for_memory
 from tenure.worker.pipe import Message
+from tenure.worker.run_spans import RunSpan
 from tenure.worker.scratch import Scratch
 from tenure.worker.slots.executor_process import Exited
 
@@ -94,6 +95,8 @@ class Run:
         expected_memory: What the evaluation has said that it is going to take.
         slot_memory_bytes: What its slot has; 0: unknown.
         kernel_kills: How many processes the kernel has killed for want of memory during the run, once it is over.
+        spans: What is told of it in traces.
+        log_fields: What every log line about it carries.
         ended: Resolves to the outcome, None if there is nothing to tell.
     """
 
@@ -114,6 +117,8 @@ class Run:
         self.expected_memory: ExpectedMemory | None = None
         self.slot_memory_bytes = 0
         self.kernel_kills = 0
+        self.spans = RunSpan(request)
+        self.log_fields: dict[str, Any] = {**fields_of(request), **self.spans.log_fields}
         self.stop_reason: StopReason | None = None
         self.stop_at = math.inf
         self.grace_seconds = 0.0
@@ -124,11 +129,6 @@ class Run:
     def holds_lease(self) -> bool:
         """Whether the lease is still ours to renew: false once it was revoked."""
         return self.stop_reason is None or self.stop_reason.rule.kind is not None
-
-    @property
-    def log_fields(self) -> dict[str, Any]:
-        """What every line about this run carries."""
-        return {"search": self.request.search, "task": self.key.task_id, "epoch": self.request.epoch}
 
     def seconds(self) -> float:
         """How long it has been running."""
@@ -194,6 +194,7 @@ class Run:
             epoch=self.request.epoch,
             progress=self.progress,
             origin=self.request.origin,
+            attempt=self.request.attempt,
         )
 
     def _limits(self) -> tuple[float, float]:
@@ -214,12 +215,8 @@ def outcome_of(run: Run, ending: Message | Exited, log_tail: str) -> worker_pb2.
     rule = run.stop_reason.rule if run.stop_reason is not None else None
     if rule is not None and rule.kind is None:
         return None
-    outcome = worker_pb2.Outcome(
-        task_id=run.key.task_id,
-        lease_token=run.key.token,
-        epoch=run.request.epoch,
-        origin=run.request.origin,
-        retryable=True,
+    outcome = _outcome(
+        run.request,
         duration_seconds=run.seconds(),
         steps_start=run.steps_start,
         steps_end=max(run.progress.step, run.steps_start),
@@ -255,12 +252,9 @@ def outcome_of(run: Run, ending: Message | Exited, log_tail: str) -> worker_pb2.
 
 def release_of(run: Run, message: str) -> worker_pb2.Outcome:
     """The outcome of a lease that is handed back before an executor had it."""
-    return worker_pb2.Outcome(
-        task_id=run.key.task_id,
-        lease_token=run.key.token,
-        epoch=run.request.epoch,
+    return _outcome(
+        run.request,
         kind=Kind.OUTCOME_RELEASE,
-        retryable=True,
         error_class="NotStarted",
         error_message=message,
         steps_start=run.steps_start,
@@ -271,15 +265,26 @@ def release_of(run: Run, message: str) -> worker_pb2.Outcome:
 def outcome_of_leftover(request: worker_pb2.EvaluateRequest) -> worker_pb2.Outcome:
     """The outcome of a lease that an earlier process of this worker died under."""
     step = max((named.step for named in request.checkpoints[:1]), default=0)
+    return _outcome(
+        request,
+        kind=Kind.OUTCOME_LOSS,
+        error_class="WorkerDied",
+        error_message="the worker's process, or its machine, died during the run",
+        steps_end=step,
+    )
+
+
+def _outcome(request: worker_pb2.EvaluateRequest, **fields: Any) -> worker_pb2.Outcome:
     return worker_pb2.Outcome(
         task_id=request.task_id,
         lease_token=request.lease_token,
         epoch=request.epoch,
-        kind=Kind.OUTCOME_LOSS,
+        origin=request.origin,
+        attempt=request.attempt,
+        trace=request.trace,
+        search=request.search,
         retryable=True,
-        error_class="WorkerDied",
-        error_message="the worker's process, or its machine, died during the run",
-        steps_end=step,
+        **fields,
     )
 
 

@@ -16,6 +16,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from tenure.proto import worker_pb2
+from tenure.worker.leases import fields_of
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ class Scratch:
         try:
             self._write_note(request, [checkpoint])
         except OSError as error:
-            log.warning("run.note_not_written", task=request.task_id, error=str(error))
+            log.warning("run.note_not_written", **fields_of(request), error=str(error))
 
     def end(self) -> None:
         """The run has ended, and its outcome is kept or nobody wants it: nothing of it stays."""
@@ -63,6 +64,8 @@ class Scratch:
             lease_token=request.lease_token,
             epoch=request.epoch,
             search=request.search,
+            attempt=request.attempt,
+            trace=request.trace,
             checkpoints=checkpoints,
         )
         # In place, not by rename: a note torn by a crash in between costs what no note costs.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import hashlib
 import os
 import struct
@@ -19,13 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from tenure.proto import worker_pb2
-from tenure.worker.leases import LeaseKey, key_of
+from tenure.worker.leases import LeaseKey, fields_of, key_of
 
 log = structlog.get_logger()
 
@@ -97,13 +96,13 @@ class Spool:
             await self._in_thread(lambda: self._files.write(key, data))
         except OSError as error:
             self.write_failures += 1
-            log.error("spool.write_failed", task=outcome.task_id, epoch=outcome.epoch, error=str(error))
+            log.error("spool.write_failed", **fields_of(outcome), error=str(error))
         self._pending[key] = outcome
 
     def forget(self, key: LeaseKey) -> None:
         """A master has it, or will never want it. Its file goes a little later."""
-        if self._pending.pop(key, None) is not None:
-            self._thread.submit(contextvars.copy_context().run, self._remove_file, key)
+        if (outcome := self._pending.pop(key, None)) is not None:
+            self._thread.submit(self._remove_file, key, fields_of(outcome))
             self._forgotten.set()
             self._forgotten = asyncio.Event()
 
@@ -117,12 +116,12 @@ class Spool:
             return False
         return True
 
-    def _remove_file(self, key: LeaseKey) -> None:
+    def _remove_file(self, key: LeaseKey, fields: dict[str, Any]) -> None:
         try:
             self._files.remove(key)
         except OSError as error:
             # Should this worker start again, the outcome is sent once more and refused as a duplicate.
-            log.warning("spool.not_removed", task=key.task_id, error=str(error))
+            log.warning("spool.not_removed", **fields, error=str(error))
 
     async def close(self) -> None:
         """Wait for what is being written. What is pending stays on disk."""
@@ -130,8 +129,7 @@ class Spool:
         self._thread.shutdown()
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        # In the caller's context: what is logged there carries the worker's id.
-        return await asyncio.get_running_loop().run_in_executor(self._thread, contextvars.copy_context().run, call)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
 
 class _SpoolFiles:

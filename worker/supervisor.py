@@ -325,7 +325,8 @@ class Supervisor:
             async with asyncio.timeout(seconds):
                 await self._holdings.wait_until_idle()
         except TimeoutError:
-            log.error("worker.runs_left", tasks=[key.task_id for key in self._holdings.runs])
+            for run in self._holdings.runs.values():
+                log.error("worker.run_left", **run.log_fields)
 
     @property
     def _grace_seconds(self) -> float:

@@ -22,13 +22,14 @@ from tenure.proto import worker_pb2
 from tenure.worker.code.fitting import Fitting
 from tenure.worker.code.programs import Program, Programs
 from tenure.worker.gpu.devices import SlotDevices
-from tenure.worker.holdings import Holdings, verdict_name
+from tenure.worker.holdings import Holdings
 from tenure.worker.leases import LeaseKey, key_of
 from tenure.worker.link import Contact
 from tenure.worker.metrics import Instruments
 from tenure.worker.runs import Run, outcome_of
 from tenure.worker.session import SessionLink
 from tenure.worker.settings import load_settings
+from tenure.worker.wire_words import verdict_name
 
 
 def tell(**fields: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tenure.common.errors import CheckpointError
@@ -23,6 +23,16 @@ class RegisteredCheckpoint:
     url: str
     digest: str
     step: int
+
+
+@dataclass(frozen=True)
+class Write:
+    """One write of a checkpoint, and what came of it; ``error`` is empty if it is whole on storage."""
+
+    step: int
+    size_bytes: int = 0
+    seconds: float = 0.0
+    error: str = ""
 
 
 @dataclass
@@ -65,7 +75,7 @@ class ExecutorCheckpoints:
             registered. What it raises goes through to the evaluator's next call.
         log: ``log(event, **fields)``; either thread calls it.
         policy: When a checkpoint is due.
-        written: Called in the writing thread after each write, whatever came of it, with the seconds that it took.
+        written: Called in the writing thread after each write, whatever came of it.
         clock: Monotonic seconds.
 
     Attributes:
@@ -85,7 +95,7 @@ class ExecutorCheckpoints:
         announce: Callable[[WrittenCheckpoint], None],
         log: Callable[..., None],
         policy: CheckpointPolicy | None = None,
-        written: Callable[[float], None] = lambda seconds: None,
+        written: Callable[[Write], None] = lambda write: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.resumed_step: int | None = None
@@ -209,8 +219,10 @@ class ExecutorCheckpoints:
             return
         except CheckpointError as error:
             self.counters.failures += 1
+            write = Write(save.step, error=str(error))
             self._log("checkpoint.failed", step=save.step, error=str(error))
         else:
+            write = Write(save.step, written.size_bytes)
             self._publish(written)
         finally:
             seconds = time.monotonic() - started
@@ -218,7 +230,7 @@ class ExecutorCheckpoints:
             if save.stall_seconds is not None:
                 self._cost.measured(save.stall_seconds, time.thread_time() - cpu_started)
                 self._spare.give(save.snapshot)
-        self._written(seconds)
+        self._written(replace(write, seconds=seconds))
 
     def _publish(self, written: WrittenCheckpoint) -> None:
         """Announce it; or delete it, if meanwhile nobody wants it."""

@@ -49,6 +49,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--checkpoints", required=True, help="URL")
     parser.add_argument("--max-parameters", type=int, default=0)
     parser.add_argument("--memory-max", type=int, default=0, help="bytes; 0: no limit")
+    parser.add_argument("--traces", action="store_true", help="tell spans")
     return parser.parse_args()
 
 
@@ -96,6 +97,11 @@ class _Executor:
 
     def serve(self) -> int:
         threading.Thread(target=self._receive, name="tenure-pipe", daemon=True).start()
+        if self._arguments.traces:
+            from tenure.worker.executor.spans import start_tracing
+
+            # Before the evaluator is imported: what it imports may trace, too.
+            start_tracing(self._outbox.send)
         if not self._import_evaluator():
             return 1
         # What is imported stays anyway; collections between runs need not walk it.

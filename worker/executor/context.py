@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tenure.common import limits
-from tenure.worker.checkpoint.handle import ExecutorCheckpoints, RegisteredCheckpoint
+from tenure.common import limits, tracing
+from tenure.common.errors import CheckpointError
+from tenure.worker.checkpoint.handle import ExecutorCheckpoints, RegisteredCheckpoint, Write
 from tenure.worker.checkpoint.interval import CheckpointPolicy
 from tenure.worker.checkpoint.writer import WrittenCheckpoint
 from tenure.worker.evaluator import EvaluationTask, ExpectedMemory
 from tenure.worker.executor.outbox import Outbox
+from tenure.worker.executor.spans import tell_checkpoint
 from tenure.worker.pipe import Message
 
 _LOG_BYTES_MAX = 16 * 1024
@@ -38,6 +41,7 @@ class RunContext:
         outbox: Outbox,
         stop: threading.Event,
         policy: CheckpointPolicy | None = None,
+        lease_trace: str = "",
     ) -> None:
         self.device = devices[0]
         self.devices = devices
@@ -59,6 +63,7 @@ class RunContext:
             announce=self._announce,
             log=self.log,
             policy=policy,
+            lease_trace=lease_trace,
         )
 
     @property
@@ -88,7 +93,13 @@ class RunContext:
         else:
             fields_sent = json.loads(text)
         self._outbox.send(
-            {"type": "log", "run": self._run, "event": str(event)[:_EVENT_CHARS_MAX], "fields": fields_sent}
+            {
+                "type": "log",
+                "run": self._run,
+                "event": str(event)[:_EVENT_CHARS_MAX],
+                "fields": fields_sent,
+                "trace": tracing.current(),
+            }
         )
 
     def expect_memory(self, expected: ExpectedMemory) -> None:
@@ -122,14 +133,21 @@ class RunContext:
 class PipedCheckpoints(ExecutorCheckpoints):
     """Tells the supervisor where the run goes on from and what its checkpoints cost."""
 
-    def __init__(self, run: int, outbox: Outbox, **arguments: Any) -> None:
+    def __init__(self, run: int, outbox: Outbox, *, lease_trace: str, **arguments: Any) -> None:
         super().__init__(**arguments, written=self._send_write)
         self._run = run
         self._outbox = outbox
+        self._lease_trace = lease_trace
 
     def load(self) -> Mapping[str, Any] | None:
         """See :class:`tenure.worker.evaluator.CheckpointHandle`."""
-        state = super().load()
+        began = time.monotonic()
+        try:
+            state = super().load()
+        except CheckpointError as error:
+            tell_checkpoint("load", self._lease_trace, time.monotonic() - began, str(error))
+            raise
+        tell_checkpoint("load", self._lease_trace, time.monotonic() - began, step=self.resumed_step)
         self._outbox.send({"type": "resumed", "run": self._run, "step": self.resumed_step or 0})
         self.send_costs()
         return state
@@ -138,9 +156,10 @@ class PipedCheckpoints(ExecutorCheckpoints):
         """Either thread may: the counters only rise, and the supervisor takes each for itself."""
         self._outbox.send({"type": "saves", "run": self._run, "costs": dict(vars(self.counters))})
 
-    def _send_write(self, seconds: float) -> None:
+    def _send_write(self, write: Write) -> None:
+        tell_checkpoint("save", self._lease_trace, write.seconds, write.error, step=write.step, bytes=write.size_bytes)
         costs = dict(vars(self.counters))
-        self._outbox.send({"type": "saves", "run": self._run, "costs": costs, "write_seconds": seconds})
+        self._outbox.send({"type": "saves", "run": self._run, "costs": costs, "write_seconds": write.seconds})
 
 
 def as_number(value: Any) -> float | None:

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tenure.common import limits
+from tenure.common import limits, tracing
 from tenure.common.errors import InvalidInput
 from tenure.common.spec import Config
 from tenure.worker import host_memory
@@ -22,6 +22,7 @@ from tenure.worker.checkpoint.interval import CheckpointPolicy
 from tenure.worker.evaluator import EvaluationTask, Evaluator, Result, Stopped
 from tenure.worker.executor.context import RunContext, as_number
 from tenure.worker.executor.outbox import Outbox
+from tenure.worker.executor.spans import begin_evaluation
 from tenure.worker.pipe import Message
 
 _TRACEBACK_CHARS_MAX = 8 * 1024
@@ -68,11 +69,12 @@ def carry_out(
         outbox=outbox,
         stop=stop,
         policy=CheckpointPolicy(**message.get("checkpoint_policy", {})),
+        lease_trace=str(message.get("trace", {}).get("lease", "")),
     )
     leftovers.callback(context.checkpoint.close)
     _forget_peaks()
     try:
-        ending = _ending_of(run, evaluator, task, context)
+        ending = _traced_ending_of(run, evaluator, task, context, message.get("trace", {}))
         if ending["type"] == "stopped" or ending.get("retryable"):
             # The next run of the task goes on from the last save. If that can't be waited for, the run has failed.
             context.checkpoint.wait()
@@ -81,6 +83,22 @@ def carry_out(
     ending["peak_bytes"] = _peak_bytes(context.device)
     context.checkpoint.abandon()
     context.checkpoint.send_costs()
+    # The supervisor may have this process killed as soon as it hears of the end.
+    tracing.flush()
+    return ending
+
+
+def _traced_ending_of(
+    run: int, evaluator: Evaluator, task: EvaluationTask, context: RunContext, trace: Mapping[str, str]
+) -> Message:
+    span = begin_evaluation(trace, search=task.search, task=task.task_id, epoch=task.epoch, attempt=task.attempt)
+    with span.current():
+        ending = _ending_of(run, evaluator, task, context)
+    failed = ending["type"] == "failed"
+    span.set(
+        outcome=ending["type"], resumed_step=context.checkpoint.resumed_step, error_class=ending.get("error_class")
+    )
+    span.end(f"{ending['error_class']}: {ending['message']}" if failed else "")
     return ending
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from tenure.common.errors import InvalidInput
+from tenure.common.traceparent import log_fields
 from tenure.proto import worker_pb2
 from tenure.worker.host_memory import kernel_kills
 from tenure.worker.out_of_memory import ExpectedMemory
@@ -42,6 +43,9 @@ _OWN_FIELDS = frozenset(
         "search",
         "task",
         "epoch",
+        "attempt",
+        "trace_id",
+        "span_id",
         "exc_info",
         "exception",
         "stack_info",
@@ -169,12 +173,13 @@ class Execution:
                 )
             case "log":
                 write = log.warning if message["event"] in WARNINGS else log.info
-                write(message["event"], **_without_clashes(message["fields"]), **run.log_fields)
+                fields = {**run.log_fields, **log_fields(str(message.get("trace", "")))}
+                write(message["event"], **_without_clashes(message["fields"]), **fields)
         return False
 
 
-def evaluate_message(run: Run, work_dir: str) -> Message:
-    """The ``evaluate`` message of a run."""
+def evaluate_message(run: Run, work_dir: str, trace: Mapping[str, str]) -> Message:
+    """The ``evaluate`` message of a run; ``trace``: from :meth:`RunSpan.started`."""
     request = run.request
     return {
         "type": "evaluate",
@@ -199,6 +204,7 @@ def evaluate_message(run: Run, work_dir: str) -> Message:
         ],
         "checkpoint_policy": asdict(run.checkpoint_policy),
         "work_dir": work_dir,
+        "trace": dict(trace),
     }
 
 

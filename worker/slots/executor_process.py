@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import psutil
 import structlog
 
+from tenure.common import tracing
 from tenure.worker.output import RunOutput
 from tenure.worker.pipe import Message, PipeBroken, encode_frame, read_frame
+from tenure.worker.span_frames import pass_on_spans
 
 log = structlog.get_logger()
 
@@ -91,6 +93,7 @@ class ExecutorProcess:
             process = await asyncio.create_subprocess_exec(
                 *_command(theirs.fileno(), evaluator, code, devices, checkpoints_url, max_parameters),
                 f"--memory-max={memory_bytes_max}",
+                *(("--traces",) if tracing.on() else ()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=their_output,
                 stderr=their_output,
@@ -205,7 +208,11 @@ class ExecutorProcess:
     async def _read_messages(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
-                await self.events.put(await read_frame(reader))
+                message = await read_frame(reader)
+                if message["type"] == "spans":
+                    pass_on_spans(message)
+                else:
+                    await self.events.put(message)
         except PipeBroken as broken:
             if str(broken) != "closed":
                 self.kill(f"broke the protocol: {broken}")

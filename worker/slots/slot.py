@@ -133,8 +133,9 @@ class Slot:
                 executor = await self._ready_executor()
                 if executor is None:
                     await self._stay_cordoned()
-                elif await self._wait_for_run(executor) and not self.health.cordoned:
-                    await self._serve_run(executor)
+                elif await self._wait_for_run(executor) and not self.health.cordoned and self.run is not None:
+                    with structlog.contextvars.bound_contextvars(**self.run.log_fields):
+                        await self._serve_run(executor)
         finally:
             await self.close()
 
@@ -266,7 +267,7 @@ class Slot:
         """From the start of the run to its last message or the end of the executor."""
         self._set_state(SlotState.RUNNING)
         try:
-            executor.send(evaluate_message(run, work_dir))
+            executor.send(evaluate_message(run, work_dir, run.spans.started(self.index)))
         except PipeBroken as error:
             return never_started(run, error)
         self._runs_of_executor += 1
@@ -281,6 +282,7 @@ class Slot:
         """What the master is told, and what the ending means for the slot's devices."""
         outcome = outcome_of(run, ending, log_tail)
         if isinstance(ending, Exited):
+            run.spans.executor_died(f"the executor {ending}")
             self.health.blame(outcome, self.health.trouble)
             return outcome
         device_lost, message = ending.get("replace") == "device_lost", str(ending.get("message", ""))
@@ -353,7 +355,7 @@ class Slot:
             gpus=list(self.devices.gpus),
             cause=self.health.cause,
             reason=self.health.reason,
-            task=self.run.key.task_id if self.run is not None else None,
+            **(self.run.log_fields if self.run is not None else {}),
         )
         if self.executor is not None:
             self.executor.kill(f"lost its device: {self.health.reason}")
