@@ -207,7 +207,9 @@ class MasterMetrics:
         self.rpc_seconds = self._histogram(
             "tenure_rpc_seconds", "Duration of unary calls", ["method", "code"], buckets=_FAST_SECONDS
         )
-        self.rpc_streams = self._gauge("tenure_rpc_streams_open", "Open streams of this master", ["method"], join="sum")
+        self.rpc_streams_open = self._gauge(
+            "tenure_rpc_streams_open", "Open streams of this master", ["method"], join="sum"
+        )
         self.rpc_streams_ended = self._counter("tenure_rpc_streams", "Streams that ended", ["method", "code"])
         self.watchers = self._gauge("tenure_watchers", "Open watches", join="sum")
         self.claim_seconds = self._histogram(

@@ -270,6 +270,8 @@ class Matchmaker:
                 self._unanswered += request.tokens
             elif reply:
                 granted += len(reply)
+                for grant in reply:
+                    self._metrics.observe_start(grant.search, grant.waited_ms / 1000)
                 # What `want` said meanwhile counts the tasks that are on their way now, so never below zero.
                 self._set_slots(consumer, max(0, consumer.slots - len(reply)))
                 consumer.deliver(reply)

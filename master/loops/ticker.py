@@ -52,6 +52,8 @@ class Ticker:
         self._clocks_ms = [0] * store.keys.shards
         self._brakes = [Brake(hold_ms=settings.lease_ttl_ms) for _ in range(store.keys.shards)]
         self.last_tick = 0.0
+        self._started = time.monotonic()
+        metrics.lease_clock_lag_seconds.set_function(lambda: time.monotonic() - (self.last_tick or self._started))
         self.last_turn = time.monotonic()
 
     async def run(self) -> None:
@@ -102,5 +104,11 @@ class Ticker:
             if count == 0:
                 return
             for lease in await self._store.tasks.expire(shard, count):
-                self._metrics.leases_expired.labels("silent").inc()
-                log.warning("task.expire", task=lease.task_id, worker=lease.worker_id, state=lease.state.value)
+                self._metrics.leases_expired.labels(lease.cause).inc()
+                log.warning(
+                    "task.expire",
+                    task=lease.task_id,
+                    worker=lease.worker_id,
+                    state=lease.state.value,
+                    cause=lease.cause,
+                )

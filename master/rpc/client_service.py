@@ -256,6 +256,7 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
         """Prove that indexes and tasks agree."""
         checked, violations = await self._store.fsck.run()
         self._master.metrics.fsck_violations.set(len(violations))
+        self._master.metrics.fsck_timestamp_seconds.set_to_current_time()
         if violations:
             log.error("store.fsck", checked=checked, violations=len(violations), first=violations[0])
         return tenure_pb2.FsckResponse(tasks_checked=checked, violations=violations[:10_000])

@@ -73,11 +73,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         while a message is being sent is left suspended, and what it holds is let go whenever it is collected."""
 
         async def call(request: Any, context: Any) -> None:
+            self._metrics.rpc_streams_open.labels(method).inc()
+            code = "UNKNOWN"
             try:
                 await handle(request, context)
+                code = "OK"
+            except asyncio.CancelledError:
+                code = "CANCELLED"
+                raise
             except TenureError as error:
+                code = error.grpc_status
                 log.debug("call.refused", method=method, error=str(error))
                 await abort(context, error)
+            finally:
+                self._metrics.rpc_streams_open.labels(method).dec()
+                self._metrics.rpc_streams_ended.labels(method, code).inc()
 
         return call
 

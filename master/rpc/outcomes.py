@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -15,6 +17,7 @@ from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.patience import patiently
 from tenure.master.store import Store
 from tenure.master.store.records import (
+    Answer,
     Evidence,
     Failure,
     FailureKind,
@@ -42,12 +45,36 @@ _MESSAGES = {
 }
 
 
+_WORDS = {
+    Verdict.OK: "accepted",
+    Verdict.DUPLICATE: "duplicate",
+    Verdict.STALE: "stale",
+    Verdict.UNKNOWN_TASK: "unknown",
+    Verdict.POLICY: "policy",
+}
+
+
 @dataclass(frozen=True)
 class Taken:
-    """What became of an outcome: the verdict, and URLs of checkpoints that the worker deletes now."""
+    """What became of an outcome: the verdict, and URLs of checkpoints that the worker deletes now.
+
+    Attributes:
+        run_ms: How long the run took that it ended; None if it ended none.
+        word: The verdict as the metrics have it; more of them than the protocol has.
+    """
 
     verdict: Verdict
     delete_urls: list[str] = field(default_factory=list)
+    run_ms: int | None = None
+    word: str = ""
+
+    @staticmethod
+    def of(answer: Answer[Any], delete_urls: list[str]) -> Taken:
+        """From the store's answer."""
+        word = _WORDS[answer[0]]
+        if answer[0] is Verdict.OK and (answer.late or answer.resent):
+            word = "late" if answer.late else "resent"
+        return Taken(answer[0], delete_urls, answer.run_ms, word)
 
     @property
     def message(self) -> str:
@@ -76,11 +103,13 @@ async def take_outcomes(store: Store, metrics: MasterMetrics, outcomes: Sequence
     completed, ended = await asyncio.gather(
         store.tasks.complete_all(successes), asyncio.gather(*(_take_other(store, each) for each in others))
     )
-    taken = {id(each): Taken(*reply) for each, reply in zip(successes, completed, strict=True)}
+    taken = {id(each): Taken.of(reply, reply[1]) for each, reply in zip(successes, completed, strict=True)}
     taken |= {id(each): end for each, end in zip(others, ended, strict=True)}
     for each in outcomes:
-        kind = _kind(each)
-        metrics.outcomes.labels(kind, "", taken[id(each)].verdict.value.lower()).inc()
+        kind, end = _kind(each), taken[id(each)]
+        metrics.outcomes.labels(kind, _cause(each, metrics), end.word).inc()
+        if end.run_ms is not None:
+            metrics.run_seconds.labels(kind).observe(end.run_ms / 1000)
         log.debug("task.outcome", task=each.task_id, worker=each.worker_id, kind=kind)
     return [taken[id(each)] for each in outcomes]
 
@@ -112,9 +141,10 @@ async def end_orphans(store: Store, metrics: MasterMetrics, leases: Sequence[Lea
 
 async def _take_other(store: Store, judged: Failure | Release) -> Taken:
     if isinstance(judged, Release):
-        verdict, urls = await store.tasks.release(judged)
-        return Taken(verdict, urls)
-    verdict, state = await _fail(store, judged)
+        released = await store.tasks.release(judged)
+        return Taken.of(released, released[1])
+    answer = await _fail(store, judged)
+    verdict, state = answer
     log.warning(
         "task.fail",
         task=judged.task_id,
@@ -126,17 +156,17 @@ async def _take_other(store: Store, judged: Failure | Release) -> Taken:
         message=judged.evidence.error_message[:500],
         exit_signal=judged.evidence.exit_signal,
     )
-    return Taken(verdict)
+    return Taken.of(answer, [])
 
 
-async def _fail(store: Store, failure: Failure) -> tuple[Verdict, str]:
+async def _fail(store: Store, failure: Failure) -> Answer[str]:
     """By the search's policy: the script hands that over where it isn't the one that was judged by."""
-    verdict, state = await store.tasks.fail(failure)
+    answer = await store.tasks.fail(failure)
     for _ in range(JUDGEMENTS_MAX):
-        if verdict is not Verdict.POLICY:
-            return verdict, state
-        policy_id, _, text = state.partition(" ")
-        verdict, state = await store.tasks.fail(judge_by(failure, policy_id, text))
+        if answer[0] is not Verdict.POLICY:
+            return answer
+        policy_id, _, text = answer[1].partition(" ")
+        answer = await store.tasks.fail(judge_by(failure, policy_id, text))
     raise StoreUnavailable("the search's retry policy changes all the time", expected="send the outcome again")
 
 
@@ -144,6 +174,19 @@ def _kind(judged: Judged) -> str:
     if isinstance(judged, Success):
         return "success"
     return judged.kind.value if isinstance(judged, Failure) else "release"
+
+
+def _cause(judged: Judged, metrics: MasterMetrics) -> str:
+    """What ended the run: the signal of a lost one, else the error class, of which any peer may make up new ones."""
+    if isinstance(judged, Success) or judged.evidence is None:
+        return ""
+    evidence = judged.evidence
+    if isinstance(judged, Failure) and judged.kind is FailureKind.LOSS and evidence.exit_signal:
+        try:
+            return signal.Signals(evidence.exit_signal).name
+        except ValueError:
+            return metrics.causes.value(f"signal {evidence.exit_signal}")
+    return metrics.causes.value(evidence.error_class) if evidence.error_class else ""
 
 
 def verdict_name(word: str) -> str:

@@ -17,7 +17,7 @@ key (after ``tenure:{shard}:``)         type   what
 ``checkpoints:<id>``                    list   JSON: registered checkpoints, newest first
 ``retired:<id>``                        list   URLs of checkpoints that were unregistered last; an hour after an end
 ``progress:<id>``                       text   JSON: the holder's last report, while LEASED
-``search:<name>``                       hash   settings, status, counts by state (``n:<STATE>``), best result, compute time
+``search:<name>``                       hash   settings, status, counts by state (``n:<STATE>``), best result, cost
 ``searches``                            zset   names by creation time
 ``members:<search>``                    zset   all task ids by submission number
 ``keys:<search>``                       hash   idempotency key -> task id

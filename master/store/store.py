@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -30,6 +30,7 @@ from tenure.master.store.server import (
     weakest,
     without_password,
 )
+from tenure.master.store.server_figures import ServerFigures
 from tenure.master.store.tasks import TaskStore
 from tenure.master.store.topology import Topology
 from tenure.master.store.translation import translate
@@ -64,15 +65,6 @@ class StoreOptions:
     shards: int = 0
     memory_bytes_max: int = 0
     replicas: int = 0
-
-
-@dataclass(frozen=True)
-class MemoryFigures:
-    """The server's memory, on a cluster that of its fullest node. ``max_bytes``: 0 = no limit."""
-
-    used_bytes: int
-    max_bytes: int
-    aof_healthy: bool
 
 
 class Store:
@@ -115,24 +107,13 @@ class Store:
         place = EMBEDDED if embedded else without_password(options.url)
         self.description = f"{facts.name} ({place})"
 
-    async def memory(self) -> MemoryFigures:
-        """The server's memory and whether its append-only file can be written; raises StoreUnavailable."""
-        figures: list[MemoryFigures] = []
+    async def server_figures(self) -> ServerFigures:
+        """What the store's servers say of themselves now; raises StoreUnavailable."""
         try:
-            for client in self._topology.primaries():
-                info = await client.info("memory")
-                persistence = await client.info("persistence")
-                figures.append(
-                    MemoryFigures(
-                        int(info.get("used_memory", 0)),
-                        int(info.get("maxmemory", 0)),
-                        persistence.get("aof_last_write_status", "ok") == "ok",
-                    )
-                )
+            infos = [await client.info() for client in self._topology.primaries()]
         except (TimeoutError, RedisError, OSError) as error:
             raise translate(error) from error
-        fullest = max(figures, key=lambda each: each.used_bytes / each.max_bytes if each.max_bytes else 0.0)
-        return replace(fullest, aof_healthy=all(each.aof_healthy for each in figures))
+        return ServerFigures.together([ServerFigures.of(info) for info in infos])
 
     async def close(self) -> None:
         """Give everything back; an embedded server is shut down in order."""

@@ -84,7 +84,7 @@ async def test_figures_move(broker: Broker, search: str, open_session: OpenSessi
     def figures() -> dict[str, float]:
         return {
             "submits": value("tenure_transitions_total", transition="submit"),
-            "successes": value("tenure_outcomes_total", kind="success", verdict="ok"),
+            "successes": value("tenure_outcomes_total", kind="success", verdict="accepted"),
             "stale": value("tenure_outcomes_total", kind="failure", verdict="stale"),
             "sessions": value("tenure_sessions"),
             "heartbeats": value("tenure_heartbeats_total", way="session", verdict="OK"),

@@ -110,7 +110,7 @@ class TestLife:
 
     async def test_its_memory_limit_is_the_server_s(self, tmp_path: Path) -> None:
         store = await open_store(StoreOptions(data_dir=tmp_path, memory_bytes_max=64 << 20))
-        assert (await store.memory()).max_bytes == 64 << 20
+        assert (await store.server_figures()).max_bytes == 64 << 20
         await store.close()
 
     async def test_a_path_longer_than_a_socket_s_may_be(self, tmp_path: Path) -> None:

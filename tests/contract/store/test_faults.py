@@ -51,7 +51,7 @@ class TestKilled:
             with pytest.raises(StoreUnavailable):
                 await store.events.now()
             with pytest.raises(StoreUnavailable):
-                await store.memory()
+                await store.server_figures()
         own_server.start()
         assert set(await store.tasks.show([submitted.task_id])) == {submitted.task_id}
 
@@ -152,7 +152,7 @@ class TestStopped:
         try:
             results = await asyncio.gather(
                 *(store.tasks.show([submitted.task_id]) for _ in range(5)),
-                store.memory(),
+                store.server_figures(),
                 store.tasks.cancel([submitted.task_id]),
                 return_exceptions=True,
             )

@@ -290,7 +290,7 @@ class TestDurability:
 
     async def test_the_server_s_figures(self, start_server: StartServer) -> None:
         store = await self.open(start_server(maxmemory="100mb"))
-        figures = await store.memory()
+        figures = await store.server_figures()
         assert (figures.max_bytes, figures.aof_healthy) == (100 * 1024 * 1024, True)
         assert 0 < figures.used_bytes < figures.max_bytes
         assert store.facts.aof
