@@ -49,12 +49,20 @@ class RunRecord:
             lock.release()
             raise AnotherRun(f"another run is going on (pid {holder or '?'}); wait for its end")
         self._lock = lock
-        self.read()
+        try:
+            self.read()
+        except CannotRestart:
+            self.release()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let others run."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None

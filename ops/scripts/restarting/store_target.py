@@ -207,7 +207,8 @@ def fail_over(url: StoreUrl, old: Server, console: Console, *, coordinated: bool
     """Have a replica take over from ``old``, with all that was written; does nothing if one has already.
 
     Valkey 9 can do that itself (COORDINATED). Older sentinels promote a replica without asking the primary, which
-    would lose what it has not got yet: so writes are held back until one has everything, and meanwhile.
+    would lose what it has not got yet: so writes are held back until one has everything, and until the old primary
+    follows it. That is told to it here: the sentinels' own words to it queue behind what is held back.
 
     Raises:
         RestartFailed: No replica has taken over.
@@ -224,6 +225,10 @@ def fail_over(url: StoreUrl, old: Server, console: Console, *, coordinated: bool
                 raise RestartFailed(f"no replica has everything that {old.address} has; nothing was restarted")
             if not _ask_sentinels(url):
                 raise RestartFailed(f"no sentinel would fail {url.service} over; `SENTINEL CKQUORUM` says why")
+            if wait_until(lambda: _has_been_promoted(url, old), _PAUSE_WRITES_MS / 1000):
+                new = current_primary(url)
+                with old.client() as client:
+                    client.execute_command("REPLICAOF", new.host, new.port)
         waiting = console.progress(f"no replica has taken over from {old.address} yet")
         if not wait_until(lambda: _has_handed_over(url, old), _FAILOVER_SECONDS, CALL_POLL_SECONDS, waiting):
             raise RestartFailed(
@@ -235,9 +240,13 @@ def fail_over(url: StoreUrl, old: Server, console: Console, *, coordinated: bool
     )
 
 
-def _has_handed_over(url: StoreUrl, old: Server) -> bool:
+def _has_been_promoted(url: StoreUrl, old: Server) -> bool:
     new = current_primary(url)
-    return new.address != old.address and new.info().get("role") == "master" and old.info().get("role") == "slave"
+    return new.address != old.address and new.info().get("role") == "master"
+
+
+def _has_handed_over(url: StoreUrl, old: Server) -> bool:
+    return _has_been_promoted(url, old) and old.info().get("role") == "slave"
 
 
 def _ask_sentinels(url: StoreUrl, *options: str) -> bool:

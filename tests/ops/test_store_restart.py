@@ -1,0 +1,127 @@
+"""rolling-restart of stores whose servers stand in for each other: Sentinel's and a Redis Cluster's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from ops_scripts import KEPT, Scripts
+from processes import eventually
+from restarting.console import Console
+from restarting.store_servers import StoreUrl
+from restarting.store_target import current_primary, fail_over
+from rolling_scene import Fleet, SearchProgram, Supervisor, shutdown_command
+from sentinel import SentinelStore, _Server
+from store_cluster import ClusterStore
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """To be started by the test."""
+    made = Fleet(tmp_path)
+    yield made
+    await made.destroy()
+
+
+class ConfiguredSentinelStore(SentinelStore):
+    """Servers with configuration files, as everywhere but in tests: sentinels write there who follows whom, so that a
+    primary that was demoted comes back as a replica."""
+
+    def _server(self, port: int, primary: int) -> _Server:
+        plain = super()._server(port, primary)
+        names, values = plain._arguments[::2], plain._arguments[1::2]
+        plain.folder.mkdir(parents=True)
+        configuration = plain.folder / "server.conf"
+        pairs = zip(names, values, strict=True)
+        configuration.write_text(
+            "".join(f"{name.removeprefix('--')} {value or chr(34) * 2}\n" for name, value in pairs)
+        )
+        return _Server(plain.folder, port, str(configuration))
+
+
+@contextlib.contextmanager
+def supervised(servers: list[_Server]):  # type: ignore[no-untyped-def]
+    """Servers that are started again whenever they end."""
+    supervisors = [Supervisor(server.start, lambda server=server: server.process) for server in servers]
+    yield
+    for supervisor in supervisors:
+        supervisor.stop()
+
+
+async def restarted_under_a_search(
+    fleet: Fleet, scripts: Scripts, servers: list[_Server], url: str, state: Path
+) -> list[str]:
+    """Restart the store with a search going on; returns the steps."""
+    await fleet.start(masters=1, workers=1, store=url)
+    program = SearchProgram(fleet.addresses, parallelism=2).start()
+    await eventually(lambda: program.results or program.errors, what="the first result")
+    pids = [server.process.pid for server in servers if server.process]
+    via = shutdown_command("127.0.0.1:{port}")
+    with supervised(servers):
+        said = await scripts(
+            *("rolling-restart", "store", "--ready-file", *fleet.masters_ready, "--store-via", via),
+            *("--state-dir", state, "--probe", "writes", "--output", "json"),
+        )
+    assert said.code == KEPT, (said.report["breaches"], said.err)
+    assert said.report["kept"]
+    assert said.report["figures"]["errors seen by clients"] == 0
+    assert said.report["figures"]["leases expired"] == said.report["figures"]["losses burned"] == 0
+    assert not set(pids) & {server.process.pid for server in servers if server.process}
+    records = await program.finish()
+    assert program.errors == []
+    assert {record.state for record in records.values()} == {"SUCCEEDED"}
+    assert {(record.attempts, record.losses, record.epoch) for record in records.values()} == {(0, 0, 1)}
+    return [str(step) for step in said.report["steps"]]
+
+
+async def test_of_sentinels_servers_the_primary_goes_last_and_hands_over_first(
+    fleet: Fleet, scripts: Scripts, tmp_path: Path
+) -> None:
+    store = ConfiguredSentinelStore(tmp_path / "store").start()
+    try:
+        old = store.primary()
+        steps = await restarted_under_a_search(fleet, scripts, store.servers, store.url, tmp_path / "state")
+        assert len(steps) == 3
+        assert steps[-1] == f"store 127.0.0.1:{old.port}"
+        assert store.primary() is not old
+    finally:
+        store.remove()
+
+
+async def test_a_cluster_hands_over_each_primary_to_its_replica(fleet: Fleet, scripts: Scripts, tmp_path: Path) -> None:
+    store = ClusterStore(tmp_path / "store", replicas=1).start()
+    try:
+        steps = await restarted_under_a_search(fleet, scripts, store.nodes, store.url, tmp_path / "state")
+        assert len(steps) == 6
+        primaries = {f"store 127.0.0.1:{node.port}" for node in store.primaries}
+        assert [step in primaries for step in steps] == [False, True] * 3
+        store.until_whole()
+    finally:
+        store.remove()
+
+
+def test_sentinels_that_can_not_hand_over_lose_nothing_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before Valkey 9 a failover asks nobody: writes are held back instead."""
+    store = ConfiguredSentinelStore(tmp_path / "store", replicas=1).start()
+    try:
+        url = StoreUrl.parse(store.url)
+        old = current_primary(url)
+        with old.client() as client:
+            for number in range(1000):
+                client.set(f"key-{number}", "x" * 1000)
+        fail_over(url, old, Console(as_json=False), coordinated=False)
+        new = current_primary(url)
+        assert new.address != old.address
+        assert f"{new.address} has taken over from {old.address}" in capsys.readouterr().out
+        with new.client() as client:
+            assert client.dbsize() == 1000
+            assert client.set("written", "1"), "writes are held back no longer"
+        # Again: it has happened already.
+        fail_over(url, old, Console(as_json=False), coordinated=False)
+        assert current_primary(url).address == new.address
+    finally:
+        store.remove()
