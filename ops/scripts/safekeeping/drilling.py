@@ -268,7 +268,11 @@ class _Drill:
             "--python-path": str(_SCRIPTS),
         }
         self._start("worker", ["worker", *(part for option in options.items() for part in option)])
-        search.wait(_TASK_SECONDS)
+        try:
+            search.wait(_TASK_SECONDS)
+        except TimeoutError:
+            lines = self.processes[-1].log.read_text(errors="replace").splitlines()[-5:]
+            raise Failed("the drill's task did not end; the worker's log ends with\n" + "\n".join(lines)) from None
         record = search.record(handle)
         if record.state is not TaskState.SUCCEEDED:
             self.problems.append(f"the drill's task ended {record.state.value}: {record.failure}")

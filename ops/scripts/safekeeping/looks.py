@@ -78,7 +78,7 @@ class Look:
         for shard in self.shards.values():
             for (_, state), number in shard.counts.items():
                 total[state] += number
-        return dict(sorted(total.items()))
+        return {state: number for state, number in sorted(total.items()) if number}
 
     def searches(self) -> dict[str, dict[str, Any]]:
         """Each search with when it was made, its status, and its tasks by state."""

@@ -1,0 +1,115 @@
+"""ops/scripts/disaster-drill: from a backup to an evaluated task, without anything outside noticing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+from kept_store import KeptStore, run_here
+from ops_scripts import Scripts
+from processes import eventually
+from safekeeping import console, making
+from store_scene import failure
+
+from tenure.master.store.records import CheckpointRecord
+
+DONE, NO, USAGE, UNAVAILABLE, REFUSED, FAILED = 0, 1, 2, 3, 5, 6
+
+
+@pytest.fixture
+async def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KeptStore]:
+    """A store whose tasks have checkpoints that are real files, backed up in ``backups``."""
+    monkeypatch.setattr(console, "configure_logs", lambda *_: None)
+    made = await KeptStore.start(tmp_path / "server")
+    for index, grant in enumerate(await made.scene.claim("w1", 6)):
+        checkpoint = tmp_path / "production" / grant.task_id
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "manifest.json").write_text("{}")
+        record = CheckpointRecord(step=1, epoch=1, url=checkpoint.as_uri(), digest="d" * 64, size_bytes=2, score=None)
+        await made.store.tasks.register_checkpoint(grant.task_id, grant.token, "w1", record)
+        if index < 3:
+            await made.scene.complete(grant)
+        elif index == 3:
+            await made.store.tasks.cancel([grant.task_id])
+            await made.store.tasks.fail(failure(grant))
+    assert made.scene.client.llen(made.scene.key("discarded")), "checkpoints that some worker shall delete"
+    said = await run_here(making.main, "--store", made.server.url, "--to", tmp_path / "backups")
+    assert said.code == DONE, said
+    yield made
+    await made.close()
+
+
+def processes_below(folder: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if str(folder) in line and process.status() != psutil.STATUS_ZOMBIE and "disaster-drill" not in line:
+                found.append(line)
+    return found
+
+
+async def test_a_task_is_evaluated_from_the_backup_and_production_is_as_it_was(
+    kept: KeptStore, scripts: Scripts, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    before = kept.scene.dump(without=())
+    checkpoints = sorted((tmp_path / "production").rglob("manifest.json"))
+    # An operator's shell that points at production.
+    environment = {"TENURE_MASTER_STORE": kept.server.url, "TENURE_MASTER": "127.0.0.1:1"}
+    words = ("disaster-drill", "--from", tmp_path / "backups", "--scratch", scratch)
+
+    said = await scripts(*words, "--dry-run", **environment)
+    assert said.code == DONE, said
+    assert list(scratch.iterdir()) == []
+
+    said = await scripts(*words, "--rto-max", "600", "--rpo-max", "86400", "--output", "json", **environment)
+    assert said.code == DONE, said
+    report = said.report
+    assert report["problems"] == []
+    assert report["tasks_checked"] == 40
+    assert 0 < report["rto_seconds"] < 600
+    assert report["rpo_seconds"] > 0
+    assert "passed: a disaster would be survived" in said.err
+    assert kept.scene.dump(without=()) == before
+    assert sorted((tmp_path / "production").rglob("manifest.json")) == checkpoints
+    assert list(scratch.iterdir()) == []
+    assert processes_below(scratch) == []
+
+
+async def test_killed_it_leaves_no_process_and_the_next_drill_clears_away(
+    kept: KeptStore, scripts: Scripts, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = await scripts.start("disaster-drill", "--make", "--store", kept.server.url, "--scratch", scratch)
+    await eventually(lambda: list(scratch.glob("*/worker.ready")), what="the drill's worker")
+    process.kill()
+    await process.communicate()
+    await eventually(lambda: not processes_below(scratch), what="the end of the drill's processes")
+    assert len(list(scratch.iterdir())) == 1
+    words = ("disaster-drill", "--from", tmp_path / "backups", "--scratch", scratch)
+    said = await scripts(*words, "--rto-max", "0.1", "--rpo-max", "0.1")
+    assert said.code == NO, said
+    assert said.out.count("PROBLEM: ") == 2, "slower and older than the operator wants"
+    assert "which a drill that was killed had left" in said.out
+    assert list(scratch.iterdir()) == []
+
+
+async def test_a_backup_that_is_no_good_fails_the_drill(kept: KeptStore, scripts: Scripts, tmp_path: Path) -> None:
+    (backup,) = (tmp_path / "backups").glob("tenure-*")
+    base = next(backup.glob("node-0/*/*.incr.aof"))
+    content = bytearray(base.read_bytes())
+    content[len(content) // 2] ^= 1
+    base.write_bytes(content)
+    said = await scripts("disaster-drill", "--from", backup, "--scratch", tmp_path)
+    assert said.code == FAILED, said
+    assert "its content has changed" in said.err
+    said = await scripts("disaster-drill", "--from", tmp_path / "nothing")
+    assert said.code == USAGE, said
+    assert json.loads((backup / "manifest.json").read_text())["verified"]
