@@ -48,7 +48,7 @@ class TaskSpec:
 
     An empty ``key`` means the content's own key (:func:`content_key`). ``evaluator`` (``module:function``) and ``code``
     (the digest of the archive that it is in; empty: it is installed on the workers) are what evaluates the task; empty
-    means the search's, and without one the worker's own.
+    means the search's, and without one the worker's own. ``trace``: W3C traceparent of the span that submits it.
     """
 
     architecture: str
@@ -64,6 +64,7 @@ class TaskSpec:
     requirements: Requirements = Requirements()
     evaluator: str = ""
     code: str = ""
+    trace: str = ""
 
 
 def content_key(architecture: str, config: Config, evaluator: str = "", code: str = "") -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from tenure.common.spec import Config, Requirements
 from tenure.common.states import TaskState
 from tenure.master.store.compute import Compute
+from tenure.master.store.lease_facts import LeaseFacts
 from tenure.master.store.origins import origin
 from tenure.master.store.payload import decode_payload, encode_payload
 from tenure.master.store.pipeline import Arguments
@@ -81,6 +82,7 @@ def submit_arguments(search: str, architecture_format: str, tasks: Sequence[NewT
                 "payload": digest,
                 "origin": origin(search, task.key, digest),
                 **({"code": spec.code} if spec.code else {}),
+                **({"trace": spec.trace} if spec.trace else {}),
             }
         )
     head = {"search": search, "format": architecture_format, "blobs": numbers, "tasks": items}
@@ -116,7 +118,8 @@ def grants(reply: list[Any]) -> Grants:
         granted.passed_over = True
         reply = reply[:-1]
     for row in reply:
-        task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints, key, digest, ooms, waited = row
+        task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints, *rest = row
+        key, digest, ooms, waited, trace = rest
         architecture, config, evaluator, code = decode_payload(payload)
         granted.append(
             Grant(
@@ -133,6 +136,7 @@ def grants(reply: list[Any]) -> Grants:
                 origin=origin(text(search), text(key), text(digest)),
                 out_of_memory=int(ooms),
                 waited_ms=int(waited),
+                trace=text(trace),
                 evaluator=evaluator,
                 code=code,
             )
@@ -179,27 +183,28 @@ def success_answer(reply: list[Any] | None) -> Answer[list[str]]:
     """From one item's part of complete.lua's reply; None: the id can't be Tenure's."""
     if reply is None:
         return Answer((Verdict.UNKNOWN_TASK, []))
-    verdict, _, urls, how, run_ms = reply
-    answer = _answer(verdict, [text(url) for url in urls], run_ms)
+    verdict, _, urls, how, run_ms, lease = reply
+    answer = _answer(verdict, [text(url) for url in urls], run_ms, lease)
     answer.late = how == b"LATE"
     return answer
 
 
 def failure_answer(reply: list[Any]) -> Answer[str]:
     """From one item's part of fail.lua's reply."""
-    verdict, state, run_ms = reply
-    return _answer(verdict, text(state), run_ms)
+    verdict, state, run_ms, lease = reply
+    return _answer(verdict, text(state), run_ms, lease)
 
 
 def release_answer(reply: list[Any]) -> Answer[list[str]]:
     """From one item's part of release.lua's reply."""
-    verdict, _, urls, run_ms = reply
-    return _answer(verdict, [text(url) for url in urls], run_ms)
+    verdict, _, urls, run_ms, lease = reply
+    return _answer(verdict, [text(url) for url in urls], run_ms, lease)
 
 
-def _answer(verdict: bytes, more: T, run_ms: bytes) -> Answer[T]:
+def _answer(verdict: bytes, more: T, run_ms: bytes, lease: Any) -> Answer[T]:
     answer = Answer((Verdict(text(verdict)), more))
     answer.run_ms = int(run_ms) if run_ms else None
+    answer.lease = LeaseFacts.of(lease) if lease else None
     answer.resent = answer[0] is Verdict.OK and answer.run_ms is None
     return answer
 

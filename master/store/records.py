@@ -12,7 +12,9 @@ from typing import Any
 from tenure.common.retry import RetryPolicy as RetryPolicy
 from tenure.common.spec import Config, Requirements, TaskSpec
 from tenure.common.states import TaskState
+from tenure.common.traceparent import lease_traceparent, log_fields
 from tenure.master.store.compute import Compute
+from tenure.master.store.lease_facts import LeaseFacts
 from tenure.master.store.verdicts import Answer as Answer
 from tenure.master.store.verdicts import RenewVerdict as RenewVerdict
 from tenure.master.store.verdicts import Verdict as Verdict
@@ -42,12 +44,13 @@ class NewTask:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What became of a submitted task: created, or known by its key."""
+    """What became of a submitted task: created, or known by its key. ``trace`` is the task's."""
 
     task_id: str
     key: str
     created: bool
     state: TaskState
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class Grant:
-    """One task under a fresh lease. ``waited_ms``: for how long it could have been taken."""
+    """One task under a fresh lease. ``waited_ms``: for how long it could have been taken; ``trace``: the task's."""
 
     task_id: str
     token: str
@@ -126,6 +129,13 @@ class Grant:
     evaluator: str = ""
     code: str = ""
     waited_ms: int = 0
+    trace: str = ""
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """What every log line about it carries, beside the worker."""
+        about = {"search": self.search, "task": self.task_id, "epoch": self.epoch, "attempt": self.attempt}
+        return {**about, **log_fields(lease_traceparent(self.trace, self.token, "attempt"))}
 
 
 class Grants(list[Grant]):
@@ -182,6 +192,7 @@ class Failure:
         rule_budget: That budget.
         policy: Id of the search's policy it was judged by; empty: the search has none.
         memory_needed_bytes: What the task requires of a slot from now on; 0 = no more than before.
+        epoch: Of the lease, as the worker says it; 0 = it doesn't.
     """
 
     task_id: str
@@ -195,6 +206,7 @@ class Failure:
     rule_budget: int = 0
     policy: str = ""
     memory_needed_bytes: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,6 +217,7 @@ class Release:
     token: str
     worker_id: str
     evidence: Evidence | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -230,6 +243,7 @@ class Expired:
     worker_id: str
     token: str
     cause: str = "silent"
+    lease: LeaseFacts | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tenure.master.store import codec
 from tenure.master.store.code import unknown_code
 from tenure.master.store.codec import text
 from tenure.master.store.keys import Keys
+from tenure.master.store.lease_facts import LeaseFacts
 from tenure.master.store.origins import checked_origin
 from tenure.master.store.pipeline import Encode, ScriptCalls
 from tenure.master.store.records import (
@@ -97,8 +98,8 @@ class TaskStore:
                 expected="let tasks share requirements, or forget searches that are done",
             )
         return [
-            Submitted(text(task_id), task.key, verdict == b"OK", TaskState(text(state)))
-            for task, (verdict, task_id, state) in zip(tasks, reply, strict=True)
+            Submitted(text(task_id), task.key, verdict == b"OK", TaskState(text(state)), text(trace))
+            for task, (verdict, task_id, state, trace) in zip(tasks, reply, strict=True)
         ]
 
     async def claim(self, request: ClaimRequest) -> Grants:
@@ -276,7 +277,10 @@ class TaskStore:
     async def expire(self, shard: int, count: int) -> list[Expired]:
         """Take back at most ``count`` leases that ran out."""
         reply = await self._pipeline.call("expire", self._keys.clocks[shard], count, self._ttl_ms)
-        return [Expired(text(a), TaskState(text(b)), *map(text, rest)) for a, b, *rest in reply]
+        return [
+            Expired(text(task_id), TaskState(text(state)), text(worker), text(token), text(cause), LeaseFacts.of(lease))
+            for task_id, state, worker, token, cause, lease in reply
+        ]
 
     async def due(self, shard: int) -> tuple[int, int, int]:
         """(leases that ran out, leases in all, workers that would lose one in the next step)."""

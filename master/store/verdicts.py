@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from typing import Generic, TypeVar
 
+from tenure.master.store.lease_facts import LeaseFacts
+
 T = TypeVar("T")
 
 
@@ -43,8 +45,10 @@ class Answer(tuple[Verdict, T], Generic[T]):
         late: Whether a success was taken from an outdated lease.
         resent: Whether it was taken before, and nothing is changed now.
         run_ms: How long the run took that this outcome ended; None if it ended none (refused, or sent again).
+        lease: The lease that the task was under until then, or last; None of a task that the store doesn't know.
     """
 
     late: bool = False
     resent: bool = False
     run_ms: int | None = None
+    lease: LeaseFacts | None = None

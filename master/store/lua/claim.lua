@@ -7,8 +7,8 @@
 --          is given at most as many tasks as it brings tokens; 100 tokens in all. `elsewhere` are the classes that
 --          another worker waits for, too; absent = none
 -- Replies  for each request [[task id, token, epoch, attempt, search, timeout, progress deadline, payload,
---          [checkpoint JSON, …], key, payload's digest, ends out of memory, ms for which it could have been taken], …], newest
---          first; empty when nothing is ready. The last may be the word PASSED_OVER: tasks wait that this worker lost
+--          [checkpoint JSON, …], key, payload's digest, ends out of memory, ms for which it could have been taken,
+--          trace], …], newest first; empty when nothing is ready. The last may be the word PASSED_OVER: tasks wait that this worker lost
 --          lately, for another to ask
 -- Events   claim
 -- Retry    the caller can't tell what an unanswered claim gave it: those leases run out by themselves
@@ -84,7 +84,7 @@ local PASSED_OVER = 'PASSED_OVER'
 local function grant(id, name, class, request, token)
   local task_key = key('task', id)
   local t = redis.call('HMGET', task_key, 'epoch', 'attempts', 'timeout', 'progress', 'payload', 'checkpointed',
-    'reaped_token', 'key', 'avoid', 'ooms', 'rule_ooms', 'queued', 'submitted', 'leased')
+    'reaped_token', 'key', 'avoid', 'ooms', 'rule_ooms', 'queued', 'submitted', 'leased', 'trace')
   if not t[1] then
     -- Can't be by our own scripts; an id without a task must not stop the others' claims.
     counter('orphans_dropped')
@@ -104,7 +104,7 @@ local function grant(id, name, class, request, token)
   event(id, name, 'claim', 'LEASED', request.worker, epoch)
   local waited = math.max(0, now - takeable_since(t[12], t[13], t[14]))
   return {id, token, epoch, tonumber(t[2]) + 1, name, t[3], t[4], redis.call('GET', key('payload', t[5])), checkpoints,
-    t[8], t[5], int((tonumber(t[10]) or 0) + (tonumber(t[11]) or 0)), int(waited)}
+    t[8], t[5], int((tonumber(t[10]) or 0) + (tonumber(t[11]) or 0)), int(waited), t[15]}
 end
 
 -- The first task in line that this worker may be given; what it is passed over for keeps its place.

@@ -9,8 +9,8 @@
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  the most to take, at most 100
 -- ARGV[2]  lease TTL in ms
--- Replies  [[task id, state, worker, token, cause], …] of those taken; cause is silent (nobody renewed it) or disconnected
---          (its session broke and the grace passed)
+-- Replies  [[task id, state, worker, token, cause, lease], …] of those taken; cause is silent (nobody renewed it) or disconnected
+--          (its session broke and the grace passed); lease as in lib/leave.lua
 -- Events   expire
 -- Retry    safe
 local now, clock = wall_ms(), lease_ms()
@@ -40,6 +40,7 @@ for n = 1, #due, 2 do
   elseif alive_until > clock then
     redis.call('ZADD', key('leases'), int(alive_until), id)
   else
+    local facts = lease_facts(task)
     local spent = redis.call('HINCRBY', key('task', id), 'losses', 1)
     redis.call('HSET', key('task', id), 'reaped_token', task.token)
     local was_cut, heard = last_heard(id, expiry)
@@ -53,7 +54,7 @@ for n = 1, #due, 2 do
     if exhausted then redis.call('DEL', key('outcome', id)) end
     after_failure(id, task, 'expire', now, 0, exhausted)
     taken[#taken + 1] = {id, redis.call('HGET', key('task', id), 'state'), task.worker, task.token,
-      was_cut and 'disconnected' or 'silent'}
+      was_cut and 'disconnected' or 'silent', facts}
   end
 end
 return taken

@@ -15,8 +15,8 @@
 --          with a `rule` that rule's own budget is charged instead; `failure` and `record` are JSON texts kept as they are;
 --          `memory`: from now on the task requires a slot with so many bytes; absent = no more than before;
 --          `ran`: the ms that the run took, absent = nobody says
--- Replies  [[verdict, state, ms run], …]; OK, STALE or UNKNOWN_TASK, or POLICY with 'id JSON' of the search's policy; `ms run`
---          '' unless it was taken now
+-- Replies  [[verdict, state, ms run, lease], …]; OK, STALE or UNKNOWN_TASK, or POLICY with 'id JSON' of the search's policy; `ms run`
+--          '' unless it was taken now; `lease` as in lib/leave.lua, before that, '' of an unknown task or another policy
 -- Events   fail, after readopt if it came late
 -- Retry    safe: the same token gets the same OK
 local BUDGETS = {failure = {'attempts', 'max_attempts'}, loss = {'losses', 'max_losses'},
@@ -64,6 +64,7 @@ local function require_memory(id, task, bytes)
 end
 
 local function take(item, task, now)
+  local facts = lease_facts(task)
   local spent, most = charge(item.id, task, item)
   redis.call('HSET', key('task', item.id), 'ended_token', outcome_mark(item))
   redis.call('SET', key('outcome', item.id), item.failure)
@@ -78,7 +79,7 @@ local function take(item, task, now)
   local exhausted = not item.retryable or spent >= most
   local delay = item.kind == 'loss' and 0 or backoff_ms(item.policy, spent)
   after_failure(item.id, task, 'fail', now, delay, exhausted)
-  return {'OK', redis.call('HGET', key('task', item.id), 'state'), int(run)}
+  return {'OK', redis.call('HGET', key('task', item.id), 'state'), int(run), facts}
 end
 
 local now = wall_ms()
@@ -86,7 +87,7 @@ local replies = {}
 for i, item in ipairs(cjson.decode(ARGV[1])) do
   local task = load_task(item.id)
   if not task then
-    replies[i] = {'UNKNOWN_TASK', '', ''}
+    replies[i] = {'UNKNOWN_TASK', '', '', ''}
   elseif holds(task, item.token, item.worker) or comes_late(task, item) then
     -- Absent in searches of earlier versions.
     local policy_id = redis.call('HGET', key('search', task.search), 'retry_id') or ''
@@ -94,14 +95,14 @@ for i, item in ipairs(cjson.decode(ARGV[1])) do
       if task.state ~= 'LEASED' then task = readopt_to_end(item.id, task, item) end
       replies[i] = take(item, task, now)
     else
-      replies[i] = {'POLICY', policy_id .. ' ' .. (redis.call('HGET', key('search', task.search), 'retry') or ''), ''}
+      replies[i] = {'POLICY', policy_id .. ' ' .. (redis.call('HGET', key('search', task.search), 'retry') or ''), '', ''}
     end
   elseif task.ended_token == outcome_mark(item) then
-    replies[i] = {'OK', task.state, ''}
+    replies[i] = {'OK', task.state, '', lease_facts(task)}
   else
     counter('stale_refused')
     count_refused(item.id, task, item, 'stale', now)
-    replies[i] = {'STALE', task.state, ''}
+    replies[i] = {'STALE', task.state, '', lease_facts(task)}
   end
 end
 return replies

@@ -6,10 +6,10 @@
 -- @include lib/base.lua lib/queue.lua lib/leave.lua lib/compute.lua lib/success.lua lib/adopt.lua lib/orphans.lua lib/code.lua
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  JSON {search, format, blobs: {digest: n}, tasks: [{id, key, class, requirements, priority, max_attempts,
---          max_losses, max_ooms, timeout, progress, delay, payload, origin, code?}]}; times in ms, `payload` and `code`
+--          max_losses, max_ooms, timeout, progress, delay, payload, origin, code?, trace?}]}; times in ms, `payload` and `code`
 --          are digests
 -- ARGV[2…] the payloads; that of digest d is ARGV[1 + blobs[d]]
--- Replies  [[verdict, task id, state], …] with verdict OK or DUPLICATE (the key is known: that task's id and state),
+-- Replies  [[verdict, task id, state, trace], …] with verdict OK or DUPLICATE (the key is known: that task's id and state),
 --          or the one word SEARCH_CANCELLED, UNKNOWN_CODE (of a task, known or not) or TOO_MANY_CLASSES.
 --          Nothing is written then.
 -- Events   submit; complete or readopt
@@ -60,6 +60,7 @@ local function create(task)
     'priority', task.priority, 'seq', seq, 'key', task.key, 'payload', task.payload, 'submitted', int(now),
     'attempts', 0, 'max_attempts', task.max_attempts, 'losses', 0, 'max_losses', task.max_losses, 'ooms', 0, 'max_ooms', task.max_ooms,
     'epoch', 0, 'timeout', int(task.timeout), 'progress', int(task.progress))
+  if task.trace then redis.call('HSET', key('task', task.id), 'trace', task.trace) end
   if task.code then
     redis.call('HSET', key('task', task.id), 'code', task.code)
     task_names_code(task.code)
@@ -107,13 +108,13 @@ local replies = {}
 for i, task in ipairs(request.tasks) do
   local known = redis.call('HGET', keys_key, task.key)
   if known then
-    replies[i] = {'DUPLICATE', known, share(known)}
+    replies[i] = {'DUPLICATE', known, share(known), redis.call('HGET', key('task', known), 'trace') or ''}
   else
     local orphan = orphan_of(task.origin)
     if orphan and redis.call('EXISTS', key('task', orphan.id)) == 0 then task.id = orphan.id else orphan = nil end
     local state = create(task)
     if orphan then state = match(task, orphan) end
-    replies[i] = {'OK', task.id, state}
+    replies[i] = {'OK', task.id, state, task.trace or ''}
   end
 end
 return replies

@@ -85,7 +85,7 @@ local function record(id, task, outcome, now, inner)
 end
 
 local FIELDS = {'state', 'search', 'class', 'priority', 'seq', 'epoch', 'token', 'worker', 'leased', 'attempts',
-  'max_attempts', 'losses', 'max_losses', 'ooms', 'max_ooms', 'cancel', 'ended_token', 'reaped_token', 'legacy'}
+  'max_attempts', 'losses', 'max_losses', 'ooms', 'max_ooms', 'cancel', 'ended_token', 'reaped_token', 'legacy', 'trace'}
 
 -- The task's fields by name, or nil.
 local function load_task(id)
@@ -94,6 +94,13 @@ local function load_task(id)
   local task = {}
   for i, name in ipairs(FIELDS) do task[name] = values[i] or '' end
   return task
+end
+
+-- The lease that `task` is under, or was last, as a reply says it, for logs and traces: [search, epoch, attempt, worker,
+-- token ('' unless the lease lives), since when (ms), trace]. To be taken before anything is changed.
+local function lease_facts(task)
+  return {task.search, task.epoch, int((tonumber(task.attempts) or 0) + 1), task.worker, task.token, task.leased,
+    task.trace}
 end
 
 -- Whether a write under `token` comes from the present holder. Without a token it is a legacy peer's, known by its id.

@@ -10,7 +10,7 @@ end
 
 -- `item` as complete.lua has it; the task is open. Returns complete.lua's reply.
 local function take_success(id, item, task, now)
-  local held = holds(task, item.token, item.worker)
+  local held, facts = holds(task, item.token, item.worker), lease_facts(task)
   if not held then counter('late_accepted') end
   local run, worth = count_success(id, task, item, held, now)
   leave(id, task)
@@ -23,5 +23,5 @@ local function take_success(id, item, task, now)
   to_end(id, task, 'complete', 'SUCCEEDED', now)
   if was_leased then lease_ended(task.search) end
   if item.fitness then keep_best(task.search, id, tonumber(item.fitness)) end
-  return {'OK', 'SUCCEEDED', hand_over_checkpoints(id), held and 'ACCEPTED' or 'LATE', int(run)}
+  return {'OK', 'SUCCEEDED', hand_over_checkpoints(id), held and 'ACCEPTED' or 'LATE', int(run), facts}
 end
