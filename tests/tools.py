@@ -12,6 +12,8 @@ PACKAGES = {
     "amtool": "prometheus-alertmanager",
     "chromium": "chromium",
     "shellcheck": "shellcheck",
+    "systemctl": "systemd",
+    "systemd-analyze": "systemd",
 }
 
 
