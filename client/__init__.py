@@ -22,7 +22,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tenure.client.broker_records import FsckReport, SearchStatus, Stats, WorkerRecord
+    from tenure.client.broker_records import ComputeTime, FsckReport, SearchStatus, Stats, WorkerRecord
     from tenure.client.client import Client
     from tenure.client.device_records import GpuRecord, SlotRecord
     from tenure.client.logs import LogEnd, LogItem, LogNote, LogOutput, LogRun
@@ -56,6 +56,7 @@ _HOMES = {
     "CheckpointRef": "tenure.client.records",
     "EventBatch": "tenure.client.records",
     "Failure": "tenure.client.records",
+    "ComputeTime": "tenure.client.broker_records",
     "FsckReport": "tenure.client.broker_records",
     "GpuRecord": "tenure.client.device_records",
     "MemoryReport": "tenure.client.records",
@@ -86,6 +87,7 @@ __all__ = [
     "AttemptRecord",
     "CheckpointRef",
     "Client",
+    "ComputeTime",
     "Config",
     "EventBatch",
     "Failure",

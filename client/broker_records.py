@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tenure.client.device_records import GpuRecord, SlotRecord
 from tenure.common.retry import RetryPolicy
 from tenure.common.states import TaskState
 from tenure.proto.convert import retry_from_message
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeTime:
+    """What became of the time that runs took, in ms; the end of each lease counts it once.
+
+    Attributes:
+        useful_ms: Of runs whose result was accepted.
+        saved_ms: By cause. ``checkpoint``: of runs that ended unfinished, until their last checkpoint. ``late`` and
+            ``readopted``: counted as wasted when their lease was lost, and not lost after all. ``shared``: of results
+            that an equal submission found.
+        wasted_ms: By cause: ``loss``, ``failure``, ``out_of_memory``, ``release``, ``cancelled``, ``duplicate``,
+            ``stale``.
+    """
+
+    useful_ms: int = 0
+    saved_ms: Mapping[str, int] = field(default_factory=dict)
+    wasted_ms: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_message(cls, message: Any) -> ComputeTime:
+        """From ``tenure.v1.ComputeTime``; nothing from masters of earlier versions."""
+        return cls(message.useful_ms, dict(message.saved_ms), dict(message.wasted_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +50,7 @@ class SearchStatus:
         retry: Its retry policy; None: the master's settings.
         evaluator: What evaluates its tasks, as ``module:function``; empty: the workers' own.
         code: Digest of the archive that the evaluator is in; empty: it is installed on the workers.
+        compute: What became of the time that its runs took.
     """
 
     name: str
@@ -44,6 +68,7 @@ class SearchStatus:
     retry: RetryPolicy | None = None
     evaluator: str = ""
     code: str = ""
+    compute: ComputeTime = field(default_factory=ComputeTime)
 
     @property
     def open(self) -> int:
@@ -74,6 +99,7 @@ class SearchStatus:
             retry=retry_from_message(message.retry) if message.HasField("retry") else None,
             evaluator=message.evaluator,
             code=message.code,
+            compute=ComputeTime.from_message(message.compute),
         )
 
 
@@ -167,7 +193,7 @@ _WORKER_PLAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The broker as a whole. ``counters`` count since the store was made."""
+    """The broker as a whole. ``counters`` count since the store was made; ``compute`` is of the searches there are."""
 
     tasks: Mapping[TaskState, int]
     workers_live: int
@@ -181,12 +207,18 @@ class Stats:
     store: str
     durability: str
     counters: Mapping[str, int]
+    compute: ComputeTime = field(default_factory=ComputeTime)
 
     @classmethod
     def from_message(cls, message: Any) -> Stats:
         """From ``tenure.v1.StatsResponse``."""
         plain = {name: getattr(message, name) for name in _STATS_PLAIN}
-        return cls(**plain, tasks=_by_state(message.tasks), counters=dict(message.counters))
+        return cls(
+            **plain,
+            tasks=_by_state(message.tasks),
+            counters=dict(message.counters),
+            compute=ComputeTime.from_message(message.compute),
+        )
 
 
 _STATS_PLAIN = (

@@ -504,8 +504,32 @@ class SearchName(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
+class ComputeTime(_message.Message):
+    __slots__ = ("useful_ms", "saved_ms", "wasted_ms")
+    class SavedMsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class WastedMsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    USEFUL_MS_FIELD_NUMBER: _ClassVar[int]
+    SAVED_MS_FIELD_NUMBER: _ClassVar[int]
+    WASTED_MS_FIELD_NUMBER: _ClassVar[int]
+    useful_ms: int
+    saved_ms: _containers.ScalarMap[str, int]
+    wasted_ms: _containers.ScalarMap[str, int]
+    def __init__(self, useful_ms: _Optional[int] = ..., saved_ms: _Optional[_Mapping[str, int]] = ..., wasted_ms: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
 class Search(_message.Message):
-    __slots__ = ("name", "priority", "weight", "max_leased", "architecture_format", "status", "created_unix_ms", "tasks", "oldest_queued_ms", "last_ended_unix_ms", "best_fitness", "best_task_id", "retry", "evaluator", "code")
+    __slots__ = ("name", "priority", "weight", "max_leased", "architecture_format", "status", "created_unix_ms", "tasks", "oldest_queued_ms", "last_ended_unix_ms", "best_fitness", "best_task_id", "retry", "evaluator", "code", "compute")
     class TasksEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -528,6 +552,7 @@ class Search(_message.Message):
     RETRY_FIELD_NUMBER: _ClassVar[int]
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_FIELD_NUMBER: _ClassVar[int]
     name: str
     priority: int
     weight: float
@@ -543,7 +568,8 @@ class Search(_message.Message):
     retry: RetryPolicy
     evaluator: str
     code: str
-    def __init__(self, name: _Optional[str] = ..., priority: _Optional[int] = ..., weight: _Optional[float] = ..., max_leased: _Optional[int] = ..., architecture_format: _Optional[str] = ..., status: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., tasks: _Optional[_Mapping[str, int]] = ..., oldest_queued_ms: _Optional[int] = ..., last_ended_unix_ms: _Optional[int] = ..., best_fitness: _Optional[float] = ..., best_task_id: _Optional[str] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+    compute: ComputeTime
+    def __init__(self, name: _Optional[str] = ..., priority: _Optional[int] = ..., weight: _Optional[float] = ..., max_leased: _Optional[int] = ..., architecture_format: _Optional[str] = ..., status: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., tasks: _Optional[_Mapping[str, int]] = ..., oldest_queued_ms: _Optional[int] = ..., last_ended_unix_ms: _Optional[int] = ..., best_fitness: _Optional[float] = ..., best_task_id: _Optional[str] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., evaluator: _Optional[str] = ..., code: _Optional[str] = ..., compute: _Optional[_Union[ComputeTime, _Mapping]] = ...) -> None: ...
 
 class CodeName(_message.Message):
     __slots__ = ("search", "digest")
@@ -721,7 +747,7 @@ class StatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatsResponse(_message.Message):
-    __slots__ = ("tasks", "workers_live", "slots", "slots_busy", "leases_live", "lease_clock_ms", "oldest_queued_ms", "master_id", "version", "store", "durability", "counters")
+    __slots__ = ("tasks", "workers_live", "slots", "slots_busy", "leases_live", "lease_clock_ms", "oldest_queued_ms", "master_id", "version", "store", "durability", "counters", "compute")
     class TasksEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -748,6 +774,7 @@ class StatsResponse(_message.Message):
     STORE_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.ScalarMap[str, int]
     workers_live: int
     slots: int
@@ -760,7 +787,8 @@ class StatsResponse(_message.Message):
     store: str
     durability: str
     counters: _containers.ScalarMap[str, int]
-    def __init__(self, tasks: _Optional[_Mapping[str, int]] = ..., workers_live: _Optional[int] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., leases_live: _Optional[int] = ..., lease_clock_ms: _Optional[int] = ..., oldest_queued_ms: _Optional[int] = ..., master_id: _Optional[str] = ..., version: _Optional[str] = ..., store: _Optional[str] = ..., durability: _Optional[str] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    compute: ComputeTime
+    def __init__(self, tasks: _Optional[_Mapping[str, int]] = ..., workers_live: _Optional[int] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., leases_live: _Optional[int] = ..., lease_clock_ms: _Optional[int] = ..., oldest_queued_ms: _Optional[int] = ..., master_id: _Optional[str] = ..., version: _Optional[str] = ..., store: _Optional[str] = ..., durability: _Optional[str] = ..., counters: _Optional[_Mapping[str, int]] = ..., compute: _Optional[_Union[ComputeTime, _Mapping]] = ...) -> None: ...
 
 class FsckRequest(_message.Message):
     __slots__ = ()

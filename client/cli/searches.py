@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tenure.client.cli.compute import compute_pairs
 from tenure.client.cli.options import (
     TIMEOUT_SECONDS,
     CodeOption,
@@ -289,6 +290,7 @@ def _print(search: SearchStatus, output: OutputFormat) -> None:
             ("evaluator", search.evaluator),
             ("code", search.code),
             ("retry", json.dumps(search.retry.to_plain()) if search.retry else ""),
+            *compute_pairs(search.compute),
             ("created", f"{clock(search.created_unix_ms)} ({ago(search.created_unix_ms)})"),
             ("oldest queued", span(search.oldest_queued_ms) if search.oldest_queued_ms else ""),
             ("last ended", ago(search.last_ended_unix_ms)),

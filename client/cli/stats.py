@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tenure.client.cli.compute import compute_pairs
 from tenure.client.cli.options import TIMEOUT_SECONDS, MasterOption, OutputOption, TimeoutOption, connect
 from tenure.client.cli.output import OutputFormat, print_json, print_pairs, span
 
@@ -32,6 +33,7 @@ def stats(
             ("workers", f"{now.workers_live} live, {now.slots_busy} of {now.slots} slots busy"),
             ("leases", f"{now.leases_live} live"),
             ("lease clock", span(now.lease_clock_ms)),
+            *compute_pairs(now.compute),
             *((name.replace("_", " "), str(number)) for name, number in sorted(now.counters.items())),
         ]
     )

@@ -22,6 +22,7 @@ from tenure.master.loops.sweeper import cancel_open_tasks
 from tenure.master.rpc import messages
 from tenure.master.rpc.code import SubmitDefaults, has_code, program_settings, put_code
 from tenure.master.rpc.tail_call import TailCall
+from tenure.master.store.compute import Compute
 from tenure.proto import convert, tenure_pb2, tenure_pb2_grpc
 
 if TYPE_CHECKING:
@@ -250,6 +251,7 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
             store=self._store.description,
             durability=self._store.durability,
             counters=counters,
+            compute=messages.compute_message(Compute.total(search.compute for search in searches)),
         )
 
     async def Fsck(self, request: tenure_pb2.FsckRequest, context: Any) -> tenure_pb2.FsckResponse:

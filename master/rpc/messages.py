@@ -12,6 +12,7 @@ from tenure.common.errors import InvalidInput
 from tenure.common.states import TaskState
 from tenure.master.core.liveness import worker_status
 from tenure.master.rpc.devices import capabilities_of, gpu_messages, slot_messages
+from tenure.master.store.compute import Compute
 from tenure.master.store.records import (
     AttemptRecord,
     CheckpointRecord,
@@ -157,12 +158,20 @@ def search_message(view: SearchView) -> tenure_pb2.Search:
         best_task_id=view.best_task_id,
         evaluator=view.evaluator,
         code=view.code,
+        compute=compute_message(view.compute),
     )
     if view.retry is not None:
         message.retry.CopyFrom(convert.retry_to_message(view.retry))
     if view.best_fitness is not None:
         message.best_fitness = view.best_fitness
     return message
+
+
+def compute_message(compute: Compute) -> tenure_pb2.ComputeTime:
+    """What became of the time that runs took."""
+    return tenure_pb2.ComputeTime(
+        useful_ms=compute.useful_ms, saved_ms=dict(compute.saved_ms), wasted_ms=dict(compute.wasted_ms)
+    )
 
 
 def worker_message(view: WorkerView, leases: int, lease_ttl_ms: int) -> tenure_pb2.Worker:

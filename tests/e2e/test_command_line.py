@@ -222,6 +222,10 @@ class TestBroker:
         assert (said.code, said.json["mode"], said.json["leases"]) == (0, "draining", 0)
         (held,) = tenure("tasks", "list", "--search", search, "--output", "json").json
         assert (held["state"], held["attempts"]) == ("QUEUED", 0)
+        compute = tenure("searches", "show", search, "--output", "json").json["compute"]
+        assert compute["useful_ms"] == 0
+        assert sum(compute["saved_ms"].values()) + sum(compute["wasted_ms"].values()) > 0
+        assert "compute " in tenure("searches", "show", search).out
         assert tenure("searches", "cancel", search).code == 0
         assert tenure("workers", "uncordon", "worker-1").code == 0
 
