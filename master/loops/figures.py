@@ -101,10 +101,11 @@ class StoreFigures:
         self, labels: Mapping[str, str], queues: Sequence[Queue], classes: Mapping[str, Requirements]
     ) -> None:
         texts = {queue: requirements_text(classes.get(queue.requirement_class, Requirements())) for queue in queues}
-        known = {requirements for _, requirements in self._queues} - {OTHER}
-        kept = _first({*texts.values(), *known, ANY}, REQUIREMENT_LABELS_MAX, before_all=ANY)
         present = set(labels.values())
-        self._queues = {(label, text) for label, text in self._queues if label in present and text in {*kept, OTHER}}
+        shown = {(label, text) for label, text in self._queues if label in present}
+        known = {text for _, text in shown} - {OTHER}
+        kept = _first({*texts.values(), *known, ANY}, REQUIREMENT_LABELS_MAX, before_all=ANY)
+        self._queues = {(label, text) for label, text in shown if text in {*kept, OTHER}}
         self._queues |= {(label, ANY) for label in present - {label for label, _ in self._queues}}
         depth: Values = dict.fromkeys(self._queues, 0)
         oldest: Values = dict.fromkeys(self._queues, 0)
