@@ -49,6 +49,8 @@ class TcpRelay:
         for task in list(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        # A connection that was aborted is closed in the next turn of the loop.
+        await asyncio.sleep(0)
 
     def hold_up(self) -> None:
         """Let nothing through, and break nothing: a partition that nobody is told of."""
@@ -89,6 +91,8 @@ class TcpRelay:
         task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
+        # One that is cut before it was served, or while its other end is dialled, has nobody else to close it.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
