@@ -45,12 +45,12 @@ class Cluster:
         await worker.start(self.master.address, **settings)
         return worker
 
-    async def submit(self, search: str, keys: Sequence[str], extra: Mapping[str, str]) -> list[str]:
-        """Submit tasks for tests/evaluators.py; returns their ids."""
+    async def submit(self, search: str, keys: Sequence[str], extra: Mapping[str, str], **more: Any) -> list[str]:
+        """Submit tasks for tests/evaluators.py, with ``more`` of what a task can say; returns their ids."""
 
         def send() -> list[str]:
             handles = self.client.search(search).submit_many(
-                {"architecture": ARCHITECTURE, "config": {"extra": dict(extra)}, "key": key} for key in keys
+                {"architecture": ARCHITECTURE, "config": {"extra": dict(extra)}, "key": key, **more} for key in keys
             )
             return [handle.task_id for handle in handles]
 

@@ -1,9 +1,10 @@
 """NVML recorded and replayed: a double of ``pynvml`` for machines without a GPU, and the recorder for those with one.
 
 A recording is JSON: ``answers`` by call, as ``nvmlDeviceGetUUID(gpu0)``; handles are ``{"handle": name}``, structures
-are objects, errors ``{"error": "NVML_ERROR_…"}``. ``{"then": [a, b]}`` answers a, then b for ever. ``events`` come out
-of ``nvmlEventSetWait_v2`` one after the other, each once its ``gate`` (a file, if it names one) exists. A call that was
-not recorded fails the test. The constants and the error classes are the real ones.
+are objects, errors ``{"error": "NVML_ERROR_…"}``. ``{"then": [a, b]}`` answers a, then b for ever; ``{"gate": file,
+"shut": a, "open": b}`` answers a, and b while that file is there. ``events`` come out of ``nvmlEventSetWait_v2`` one
+after the other, each once its ``gate`` (a file, if it names one) exists. A call that was not recorded fails the test.
+The constants and the error classes are the real ones.
 
 The recordings in tests/nvml were made by hand, from nvidia-ml-py's code and NVML's documentation (their ``about`` says
 so). On a machine with a GPU ``python tests/nvml_double.py`` prints a real one, of what Tenure asks.
@@ -81,6 +82,8 @@ class ReplayedNvml:
         if isinstance(answer, dict) and "then" in answer:
             times = self._times[call] = self._times.get(call, -1) + 1
             answer = answer["then"][min(times, len(answer["then"]) - 1)]
+        if isinstance(answer, dict) and "gate" in answer:
+            answer = answer["open" if os.path.exists(os.path.join(self._gates, answer["gate"])) else "shut"]
         if not isinstance(answer, dict):
             return answer
         if "error" in answer:

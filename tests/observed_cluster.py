@@ -112,12 +112,16 @@ class ObservedCluster(Cluster):
         """Start a worker (again, at its old address), and wait until it serves and was scraped."""
         known = self._worker_addresses.get(worker.name)
         await worker.start(self.addresses, **({"http": known} if known else {}), **settings)
+        await self.watch(worker)
+        return worker
+
+    async def watch(self, worker: WorkerProcess) -> None:
+        """Have a worker scraped that was started by other means, and wait until it was."""
         self._worker_addresses[worker.name] = self.instance(worker)
         self.prometheus.scrape(WORKERS, list(self._worker_addresses.values()))
         await self.prometheus.until(
             lambda: self.prometheus.value(f'up{{instance="{self.instance(worker)}"}}') == 1, f"{worker.name} is scraped"
         )
-        return worker
 
     async def restart(self, master: MasterProcess, **settings: Any) -> None:
         """Start a master that was ended, at its old addresses."""

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 import urllib.error
@@ -112,7 +113,10 @@ class PrometheusServer:
                 env={**os.environ, "GOMAXPROCS": "1"},
                 start_new_session=True,
             )
-        self.url = f"http://{wait_for(self._address, what='the port that Prometheus listens on')}"
+        address = wait_for(self._address, what="the port that Prometheus listens on")
+        assert address is not None
+        self.url = f"http://{address}"
+        self.scrape("prometheus", [address])
         wait_for(self._is_ready, what="a Prometheus that is ready")
         return self
 
@@ -128,6 +132,12 @@ class PrometheusServer:
         beside = file.with_suffix(".new")
         beside.write_text(yaml.safe_dump([{"targets": list(addresses), "labels": dict(labels or {})}]))
         beside.rename(file)
+
+    def add_rules(self, name: str, groups: Sequence[Mapping[str, Any]]) -> None:
+        """Have it evaluate these, too, as they are; none takes them away again."""
+        (self._folder / "rules" / f"{name}.yml").write_text(yaml.safe_dump({"groups": list(groups)}))
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     # ---- questions --------------------------------------------------------------------------------------------
 
@@ -227,12 +237,10 @@ class PrometheusServer:
         for scrape in config["scrape_configs"]:
             # A target that is stopped answers nothing; on a busy machine a healthy one may take a while.
             scrape["scrape_interval"], scrape["scrape_timeout"] = f"{self.interval_ms}ms", f"{self.interval_ms}ms"
-            if "file_sd_configs" in scrape:
-                name = scrape["job_name"]
-                self._targets_file(name).write_text("[]")
-                scrape["file_sd_configs"] = [{"files": [self._targets_file(name).name], "refresh_interval": "1s"}]
-            else:
-                scrape["static_configs"] = []
+            file = self._targets_file(scrape["job_name"])
+            file.write_text("[]")
+            scrape.pop("static_configs", None)
+            scrape["file_sd_configs"] = [{"files": [file.name], "refresh_interval": "1s"}]
         (self._folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         shutil.rmtree(self._folder / "rules", ignore_errors=True)
         (self._folder / "rules").mkdir()
