@@ -19,7 +19,7 @@ UNITS = sorted([*FOLDER.glob("*.service"), *FOLDER.glob("*.timer")])
 MASTER, WORKER = FOLDER / "tenure-master.service", FOLDER / "tenure-worker@.service"
 
 # What `systemd-analyze security` may say of each, from 0 (closed) to 100, in tenths of what it prints.
-EXPOSURE_MAX = {"tenure-master.service": 12, "tenure-worker@.service": 23, "tenure-fsck.service": 16}
+EXPOSURE_MAX = {"tenure-master.service": 12, "tenure-worker@.service": 23, "tenure-fsck.service": 16, "tenure-backup.service": 16}
 
 
 def directives(unit: Path) -> dict[str, str]:
@@ -31,7 +31,7 @@ def directives(unit: Path) -> dict[str, str]:
 def installed(tmp_path: Path) -> Path:
     """The units with a command that exists, since systemd looks for it."""
     for unit in UNITS:
-        (tmp_path / unit.name).write_text(unit.read_text().replace("/opt/tenure/bin/tenure", "/bin/true"))
+        (tmp_path / unit.name).write_text(re.sub(r"/opt/tenure/bin/\w+", "/bin/true", unit.read_text()))
     return tmp_path
 
 

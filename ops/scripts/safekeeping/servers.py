@@ -102,7 +102,8 @@ def source(store: str, data_dir: Path, method: str = "auto") -> Iterator[Source]
     clients: list[tuple[redis.Redis, str]] = []
     try:
         clients += asyncio.run(_clients(kind, url, place))
-        servers = [_examine(f"node-{number}", *each, method) for number, each in enumerate(clients)]
+        own = data_dir / "store" if kind == "embedded" else None
+        servers = [_examine(f"node-{number}", *each, method, own) for number, each in enumerate(clients)]
         yield Source(kind, place, url, servers)
     finally:
         for client, _ in clients:
@@ -198,12 +199,12 @@ def _has_caught_up(replica: redis.Redis, target: int) -> bool:
     return False
 
 
-def _examine(name: str, client: redis.Redis, place: str, method: str) -> Server:
+def _examine(name: str, client: redis.Redis, place: str, method: str, own: Path | None) -> Server:
     try:
         info: dict[str, Any] = client.info("everything")
     except (RedisError, OSError) as error:
         raise NoAnswer(f"{place} doesn't answer: {error}") from None
-    folder, manifest = _readable_folder(client, info) if method != "replication" else (None, MANIFEST)
+    folder, manifest = _readable_folder(client, info, own) if method != "replication" else (None, MANIFEST)
     if method == "files" and folder is None:
         raise Refused(
             f"{place}: its append-only folder can't be read from here; run this on its machine as its user, "
@@ -214,8 +215,11 @@ def _examine(name: str, client: redis.Redis, place: str, method: str) -> Server:
     return Server(name, place, client, folder, manifest, size, memory)
 
 
-def _readable_folder(client: redis.Redis, info: dict[str, Any]) -> tuple[Path | None, str]:
-    """The server's append-only folder if it is on this machine, is written, and may be read."""
+def _readable_folder(client: redis.Redis, info: dict[str, Any], own: Path | None) -> tuple[Path | None, str]:
+    """The server's append-only folder if it is on this machine, is written, and may be read.
+
+    ``own``: where an embedded store's server works, as far as the data directory says.
+    """
     if not int(info.get("aof_enabled", 0)):
         return None, MANIFEST
     told: dict[str, str] = {}
@@ -226,9 +230,10 @@ def _readable_folder(client: redis.Redis, info: dict[str, Any]) -> tuple[Path | 
         return None, MANIFEST
     folder = Path(told.get("dir", "/")) / told.get("appenddirname", FOLDER)
     manifest = f"{told.get('appendfilename', 'appendonly.aof')}.manifest"
-    # Another machine may have the same path: the process must be here, and work in that directory.
+    # Another machine may have the same path: the process must be here, and work in that directory. Of a master's own
+    # server the socket proves it, and its unit may hide the process.
     try:
-        here = os.path.samefile(f"/proc/{int(info['process_id'])}/cwd", told["dir"])
+        here = os.path.samefile(own or f"/proc/{int(info['process_id'])}/cwd", told["dir"])
     except (OSError, KeyError):
         here = False
     return (folder if here and os.access(folder / manifest, os.R_OK) else None), manifest
