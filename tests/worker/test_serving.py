@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import grpc.aio
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from scripted_master import ScriptedMaster, make_task
@@ -119,3 +120,15 @@ async def test_evaluations_log_through_their_worker(master: ScriptedMaster, work
     assert (line["search"], line["task"], line["epoch"], line["worker"]) == ("tests", "t1", 2, "worker")
     assert line["component"] == "worker"
     assert worker.log_lines("task.resumed")[-1]["step"] == 2
+
+
+async def test_figures_are_its_own_whatever_it_inherits(
+    master: ScriptedMaster, worker: WorkerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """prometheus_client would keep values in files by process id, which a later process of that id goes on from."""
+    folder = tmp_path / "multiprocess"
+    folder.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    await worker.start(master.address)
+    assert await metric(worker, 'tenure_worker_tasks_total{outcome="success"}') == 0
+    assert list(folder.iterdir()) == []
