@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 import os
 import threading
 import time
@@ -168,14 +169,26 @@ def start(service: str, mode: Mode = "auto", *, instance: str = "", shared: bool
         exporter: Where spans go instead of a collector, at once.
 
     Raises:
-        InvalidSetting: Tracing is asked for and impossible: the extra isn't installed, or the environment wants a
-            protocol that Tenure doesn't speak.
+        InvalidSetting: ``on`` is impossible: the extra isn't installed, or the environment wants a protocol that Tenure
+            doesn't speak. With ``auto`` that is a warning.
     """
-    global _instance
     if _tracer is not None:
         return True
     if mode == "off" or (mode == "auto" and not _environment_asks()):
         return False
+    try:
+        _start(service, instance, shared, exporter)
+    except InvalidSetting as error:
+        if mode == "on":
+            raise
+        # Many an environment names an endpoint for everything that runs in it.
+        logging.getLogger("tenure.traces").warning("nothing is traced: %s", error)
+        return False
+    return True
+
+
+def _start(service: str, instance: str, shared: bool, exporter: Any) -> None:
+    global _instance
     protocol = next(filter(None, map(os.environ.get, _PROTOCOLS)), _PROTOCOL)
     if protocol != _PROTOCOL:
         raise InvalidSetting(
@@ -200,10 +213,9 @@ def start(service: str, mode: Mode = "auto", *, instance: str = "", shared: bool
         raise InvalidSetting(
             f"traces need packages that aren't installed: {error}",
             field="traces",
-            given=mode if mode != "auto" else f"{mode}, and the environment names an OTLP endpoint",
-            expected="pip install 'tenure[traces]', or turn them off: OTEL_SDK_DISABLED=true",
+            given="on",
+            expected="pip install 'tenure[traces]', or turn them off",
         ) from error
-    return True
 
 
 def use(provider: Any, processor: Any = None) -> None:

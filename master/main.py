@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import TypeVar
 import structlog
 
 from tenure import __version__
+from tenure.common import tracing
 from tenure.common.addresses import Address
 from tenure.common.cancelling import cancel_all
 from tenure.common.endpoint import HttpEndpoint
@@ -46,10 +48,13 @@ def run(settings: MasterSettings) -> int:
     # Before anything is started that would inherit it.
     notifier = Notifier.take()
     try:
+        tracing.start("tenure-master", settings.traces, instance=f"{platform.node()}-{os.getpid()}")
         return asyncio.run(_run(settings, notifier))
     except TenureError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for the person who typed the command
         return exit_code_of(error)
+    finally:
+        tracing.stop()
 
 
 async def _run(settings: MasterSettings, notifier: Notifier) -> int:

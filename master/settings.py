@@ -101,6 +101,9 @@ class MasterSettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    traces: Literal["auto", "on", "off"] = "auto"
+    """Of OpenTelemetry. ``auto``: if the environment names an OTLP endpoint (OTEL_EXPORTER_OTLP_ENDPOINT)."""
+
     ready_file: Path | None = None
     """Written once the master serves: JSON of ``pid``, ``grpc``, ``http``, ``console`` (a URL, or
     empty), ``master_id``, ``store_pid``, ``store``."""

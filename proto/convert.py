@@ -8,6 +8,7 @@ from tenure.common import limits
 from tenure.common.retry import RetryPolicy
 from tenure.common.spec import Config, Requirements, TaskSpec
 from tenure.common.states import TaskState
+from tenure.common.traceparent import checked_traceparent
 from tenure.proto import tenure_pb2, worker_pb2
 
 _STATE_FROM_MESSAGE: dict[int, TaskState] = {tenure_pb2.TaskState.Value(state.value): state for state in TaskState}
@@ -78,6 +79,7 @@ def spec_from_message(message: tenure_pb2.TaskSpec) -> TaskSpec:
         requirements=requirements_from_message(message.requirements),
         evaluator=message.evaluator,
         code=message.code,
+        trace=checked_traceparent(message.trace),
     )
 
 

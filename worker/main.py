@@ -8,6 +8,7 @@ import sys
 
 import structlog
 
+from tenure.common import tracing
 from tenure.common.cancelling import cancel_all
 from tenure.common.errors import StartupError
 from tenure.common.exits import ExitCode, exit_code_of
@@ -40,6 +41,7 @@ def run(settings: WorkerSettings) -> int:
     try:
         with claim_identity(settings) as identity:
             bind_process(worker=identity.worker_id)
+            tracing.start("tenure-worker", settings.traces, instance=identity.worker_id)
             return int(asyncio.run(_run(settings, identity, notifier)))
     except StartupError as error:
         log.error(
@@ -55,6 +57,8 @@ def run(settings: WorkerSettings) -> int:
     except Exception:
         log.exception("worker.crashed")
         return ExitCode.INTERNAL
+    finally:
+        tracing.stop()
 
 
 async def _run(settings: WorkerSettings, identity: Identity, notifier: Notifier) -> ExitCode:

@@ -145,6 +145,9 @@ class WorkerSettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    traces: Literal["auto", "on", "off"] = "auto"
+    """Of OpenTelemetry. ``auto``: if the environment names an OTLP endpoint (OTEL_EXPORTER_OTLP_ENDPOINT)."""
+
     ready_file: Path | None = None
     """Written once the worker serves: JSON with ``pid``, ``grpc``, ``http``, ``worker_id``."""
 
@@ -325,6 +328,7 @@ _EXPECTED = {
     "rpc_timeout_seconds": "seconds, above 0, at most 3600",
     "log_format": "auto, json or console",
     "log_level": "debug, info, warning or error",
+    "traces": "auto, on or off",
 }
 
 

@@ -190,6 +190,14 @@ def worker(
         str | None,
         typer.Option("--log-level", metavar="debug|info|warning|error", help="Default: info."),
     ] = None,
+    traces: Annotated[
+        str | None,
+        typer.Option(
+            "--traces",
+            metavar="auto|on|off",
+            help="To OpenTelemetry. Default: auto, on where OTEL_EXPORTER_OTLP_ENDPOINT is set (docs/traces.md).",
+        ),
+    ] = None,
     ready_file: Annotated[
         Path | None,
         typer.Option("--ready-file", metavar="FILE", help="Written once it serves: JSON with its addresses and pid."),

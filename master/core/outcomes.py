@@ -45,7 +45,7 @@ def judge_outcome(outcome: worker_pb2.Outcome, worker_id: str, retry: RetryPolic
     if outcome.kind == worker_pb2.OUTCOME_SUCCESS:
         return _success(outcome, worker_id, evidence, retry)
     if outcome.kind == worker_pb2.OUTCOME_RELEASE:
-        return Release(outcome.task_id, outcome.lease_token, worker_id, evidence, outcome.epoch)
+        return Release(outcome.task_id, outcome.lease_token, worker_id, evidence, outcome.epoch, outcome.attempt)
     return Failure(
         outcome.task_id,
         outcome.lease_token,
@@ -57,6 +57,7 @@ def judge_outcome(outcome: worker_pb2.Outcome, worker_id: str, retry: RetryPolic
         retry,
         memory_needed_bytes=_memory_step(outcome.memory_needed_bytes) if kind is FailureKind.OUT_OF_MEMORY else 0,
         epoch=outcome.epoch,
+        attempt=outcome.attempt,
     )
 
 
@@ -133,6 +134,7 @@ def _success(outcome: worker_pb2.Outcome, worker_id: str, evidence: Evidence, re
         outcome.architecture,
         evidence,
         outcome.origin,
+        outcome.attempt,
     )
 
 

@@ -25,6 +25,7 @@ from tenure.master.core.matching import Capabilities, servable_classes
 from tenure.master.metrics import MasterMetrics
 from tenure.master.store import Store
 from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest, Grant, Grants, TaskEvent
+from tenure.master.task_spans import tell_queued
 
 log = structlog.get_logger()
 
@@ -272,6 +273,7 @@ class Matchmaker:
                 granted += len(reply)
                 for grant in reply:
                     self._metrics.observe_start(grant.search, grant.waited_ms / 1000)
+                    tell_queued(grant, consumer.worker_id)
                 # What `want` said meanwhile counts the tasks that are on their way now, so never below zero.
                 self._set_slots(consumer, max(0, consumer.slots - len(reply)))
                 consumer.deliver(reply)

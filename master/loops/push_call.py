@@ -73,7 +73,7 @@ class PushCall:
         """Call, wait for the end, put it into the store. When cancelled, the worker runs on: its result comes by
         SubmitResult."""
         grant = self.grant
-        log.info("task.push", task=grant.task_id, worker=self._worker_id, epoch=grant.epoch)
+        log.info("task.push", **grant.log_fields, worker=self._worker_id)
         request = evaluate_request(grant, self._master.settings.lease_ttl_ms)
         renewing = asyncio.create_task(self._renew())
         try:
@@ -101,7 +101,8 @@ class PushCall:
         try:
             await self._stub.CancelTask(request, timeout=CONTROL_CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
-            log.warning("push.cancel_failed", task=grant.task_id, code=error.code().name, details=error.details())
+            fields = {**grant.log_fields, "worker": self._worker_id}
+            log.warning("push.cancel_failed", **fields, code=error.code().name, details=error.details())
 
     async def _renew(self) -> None:
         """An open call is a sign of life: pings run beneath it."""
@@ -137,7 +138,8 @@ class PushCall:
     async def _ended_badly(self, error: grpc.aio.AioRpcError) -> CallEnd:
         code, details = error.code(), error.details() or ""
         self._master.metrics.pushes.labels(code.name.lower()).inc()
-        log.warning("push.broke", task=self.grant.task_id, worker=self._worker_id, code=code.name, details=details)
+        fields = {**self.grant.log_fields, "worker": self._worker_id}
+        log.warning("push.broke", **fields, code=code.name, details=details)
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             await self.say_stop("timeout")
             await self._fail(FailureKind.FAILURE, "TaskTimeout", f"ran for {self.grant.timeout_ms / 1000:g} s")

@@ -18,6 +18,7 @@ from tenure.master.core.reaping import Brake
 from tenure.master.metrics import MasterMetrics
 from tenure.master.settings import MasterSettings
 from tenure.master.store import Store
+from tenure.master.task_spans import tell_expired
 
 log = structlog.get_logger()
 
@@ -103,12 +104,10 @@ class Ticker:
             self._metrics.reaper_paused.set(any(each.on for each in self._brakes))
             if count == 0:
                 return
+            start_ns = time.time_ns()
             for lease in await self._store.tasks.expire(shard, count):
                 self._metrics.leases_expired.labels(lease.cause).inc()
-                log.warning(
-                    "task.expire",
-                    task=lease.task_id,
-                    worker=lease.worker_id,
-                    state=lease.state.value,
-                    cause=lease.cause,
-                )
+                fields = {"task": lease.task_id, "worker": lease.worker_id, "state": lease.state.value}
+                known = lease.lease.log_fields() if lease.lease is not None else {}
+                log.warning("task.expire", **fields, **known, cause=lease.cause)
+                tell_expired(lease, start_ns)

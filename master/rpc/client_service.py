@@ -23,6 +23,7 @@ from tenure.master.rpc import messages
 from tenure.master.rpc.code import SubmitDefaults, has_code, program_settings, put_code
 from tenure.master.rpc.tail_call import TailCall
 from tenure.master.store.compute import Compute
+from tenure.master.task_spans import Submits
 from tenure.proto import convert, tenure_pb2, tenure_pb2_grpc
 
 if TYPE_CHECKING:
@@ -65,9 +66,16 @@ class ClientService(tenure_pb2_grpc.TenureServiceServicer):
             await asyncio.to_thread(admit, request.search, specs, known.architecture_format)
         else:
             admit(request.search, specs, known.architecture_format)
-        submitted = await self._store.tasks.submit(request.search, specs, known.architecture_format)
+        submits = Submits(request.search, specs)
+        try:
+            submitted = await self._store.tasks.submit(request.search, submits.specs, known.architecture_format)
+        except TenureError as error:
+            submits.refused(error)
+            raise
+        submits.end(submitted)
         created = sum(each.created for each in submitted)
-        log.info("task.submit", search=request.search, tasks=len(specs), created=created)
+        fields = {"tasks": len(specs), "created": created, "ids": [each.task_id for each in submitted]}
+        log.info("task.submit", search=request.search, **fields)
         return tenure_pb2.SubmitResponse(
             tasks=[
                 tenure_pb2.Submitted(task_id=each.task_id, key=each.key, created=each.created, state=each.state.value)

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from typing import Any
 
 import structlog
 
@@ -63,6 +64,7 @@ class StreamLeases:
         # Task id -> (token, epoch), and when it was renewed last.
         self._held: dict[str, tuple[str, int]] = {}
         self._renewed_at: dict[str, float] = {}
+        self._log_fields: dict[str, dict[str, Any]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -73,7 +75,7 @@ class StreamLeases:
         """These are on their way to the worker."""
         now = time.monotonic()
         for grant in grants:
-            self._hold(grant.task_id, grant.token, grant.epoch)
+            self._hold(grant.task_id, grant.token, grant.epoch, grant.log_fields)
             self._renewed_at[grant.task_id] = now
 
     def note_event(self, event: TaskEvent) -> None:
@@ -111,7 +113,7 @@ class StreamLeases:
         now = time.monotonic()
         for row, verdict in renewed:
             if verdict in HELD:
-                self._hold(row.task_id, row.token, row.epoch)
+                self._hold(row.task_id, row.token, row.epoch, row.log_fields)
                 self._observe_renewal(row.task_id, now)
             else:
                 self.forget(row.task_id, row.token)
@@ -141,7 +143,8 @@ class StreamLeases:
             record = checkpoint_record(message.checkpoint)
         except InvalidInput as error:
             # Ending the stream for it would stop the worker's other tasks, and again each time it announces it.
-            log.warning("checkpoint.invalid", task=message.task_id, worker=self._worker_id, error=str(error))
+            fields = {**self._log_fields.get(message.task_id, {"task": message.task_id}), "worker": self._worker_id}
+            log.warning("checkpoint.invalid", **fields, error=str(error))
             word = "INVALID"
         else:
             register = functools.partial(
@@ -209,6 +212,7 @@ class StreamLeases:
         held = self._held.get(task_id)
         if held is not None and held[0] == token:
             del self._held[task_id]
+            self._log_fields.pop(task_id, None)
             self._renewed_at.pop(task_id, None)
             self._drop_holder(task_id)
 
@@ -227,7 +231,10 @@ class StreamLeases:
         cut = functools.partial(self._store.tasks.cut, leases, self._settings.grace_ms)
         await patiently(cut, patience_seconds)
 
-    def _hold(self, task_id: str, token: str, epoch: int) -> None:
+    def _hold(self, task_id: str, token: str, epoch: int, log_fields: dict[str, Any]) -> None:
+        # What the grant says of the lease is more than its renewals say.
+        if self._held.get(task_id) != (token, epoch):
+            self._log_fields[task_id] = log_fields
         self._held[task_id] = (token, epoch)
         self._holders[task_id] = self
 

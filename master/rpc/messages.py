@@ -10,6 +10,7 @@ from typing import Any
 from tenure.common import ids, limits
 from tenure.common.errors import InvalidInput
 from tenure.common.states import TaskState
+from tenure.common.traceparent import lease_traceparent
 from tenure.master.core.liveness import worker_status
 from tenure.master.rpc.devices import capabilities_of, gpu_messages, slot_messages
 from tenure.master.store.compute import Compute
@@ -43,6 +44,7 @@ def evaluate_request(grant: Grant, lease_ttl_ms: int) -> worker_pb2.EvaluateRequ
         origin=grant.origin,
         evaluator=grant.evaluator,
         code=grant.code,
+        trace=lease_traceparent(grant.trace, grant.token, "attempt"),
     )
 
 
@@ -86,6 +88,7 @@ def task_message(view: TaskView) -> tenure_pb2.Task:
         attempt_records=[attempt_message(record) for record in view.attempt_records],
         evaluator=view.evaluator,
         code=view.code,
+        trace=view.fields.get("trace", ""),
     )
     if view.config is not None:
         message.config.CopyFrom(convert.config_to_message(view.config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from tenure.master.core.outcomes import Judged, judge_by
 from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.patience import patiently
 from tenure.master.store import Store
+from tenure.master.store.lease_facts import LeaseFacts
 from tenure.master.store.records import (
     Answer,
     Evidence,
@@ -28,6 +30,7 @@ from tenure.master.store.records import (
     Success,
     Verdict,
 )
+from tenure.master.task_spans import tell_attempt, tell_transition
 from tenure.proto import worker_pb2
 
 log = structlog.get_logger()
@@ -61,12 +64,14 @@ class Taken:
     Attributes:
         run_ms: How long the run took that it ended; None if it ended none.
         word: The verdict as the metrics have it; more of them than the protocol has.
+        lease: The lease that the task was under until then, or last.
     """
 
     verdict: Verdict
     delete_urls: list[str] = field(default_factory=list)
     run_ms: int | None = None
     word: str = ""
+    lease: LeaseFacts | None = None
 
     @staticmethod
     def of(answer: Answer[Any], delete_urls: list[str]) -> Taken:
@@ -74,7 +79,7 @@ class Taken:
         word = _WORDS[answer[0]]
         if answer[0] is Verdict.OK and (answer.late or answer.resent):
             word = "late" if answer.late else "resent"
-        return Taken(answer[0], delete_urls, answer.run_ms, word)
+        return Taken(answer[0], delete_urls, answer.run_ms, word, answer.lease)
 
     @property
     def message(self) -> str:
@@ -97,6 +102,7 @@ async def take_outcomes(store: Store, metrics: MasterMetrics, outcomes: Sequence
     Raises:
         StoreUnavailable: Whether they were taken is unknown; call again.
     """
+    start_ns = time.time_ns()
     successes = [each for each in outcomes if isinstance(each, Success)]
     others = [each for each in outcomes if not isinstance(each, Success)]
     # Started together, so that all of them are on board of one pipeline.
@@ -110,7 +116,8 @@ async def take_outcomes(store: Store, metrics: MasterMetrics, outcomes: Sequence
         metrics.outcomes.labels(kind, _cause(each, metrics), end.word).inc()
         if end.run_ms is not None:
             metrics.run_seconds.labels(kind).observe(end.run_ms / 1000)
-        log.debug("task.outcome", task=each.task_id, worker=each.worker_id, kind=kind)
+        log.debug("task.outcome", **_fields(each, end.lease), kind=kind, verdict=end.word)
+        _tell(each, kind, end, start_ns)
     return [taken[id(each)] for each in outcomes]
 
 
@@ -147,8 +154,7 @@ async def _take_other(store: Store, judged: Failure | Release) -> Taken:
     verdict, state = answer
     log.warning(
         "task.fail",
-        task=judged.task_id,
-        worker=judged.worker_id,
+        **_fields(judged, answer.lease),
         kind=judged.kind.value,
         verdict=verdict.value,
         state=state,
@@ -168,6 +174,32 @@ async def _fail(store: Store, failure: Failure) -> Answer[str]:
         policy_id, _, text = answer[1].partition(" ")
         answer = await store.tasks.fail(judge_by(failure, policy_id, text))
     raise StoreUnavailable("the search's retry policy changes all the time", expected="send the outcome again")
+
+
+def _fields(judged: Judged, lease: LeaseFacts | None) -> dict[str, Any]:
+    """What a log line about the outcome carries; of an outdated lease what the worker says of it, if it does."""
+    said = {"epoch": judged.epoch, "attempt": judged.attempt}
+    known = lease.log_fields(judged.token) if lease is not None else {}
+    own = {name: value for name, value in said.items() if value}
+    return {"task": judged.task_id, "worker": judged.worker_id, **known, **own}
+
+
+def _tell(judged: Judged, kind: str, taken: Taken, start_ns: int) -> None:
+    """The spans of an outcome: that it was put into the store, and the lease that it ended."""
+    transition = "complete" if isinstance(judged, Success) else "release" if kind == "release" else "fail"
+    facts = {"worker": judged.worker_id, "verdict": taken.word, "kind_of_outcome": kind}
+    tell_transition(transition, judged.task_id, judged.token, taken.lease, start_ns, **facts)
+    if taken.run_ms is None or taken.lease is None:
+        return
+    evidence = judged.evidence or Evidence()
+    if judged.token and taken.lease.token not in ("", judged.token):
+        # A late success: who had the task by then works for nothing.
+        tell_attempt(judged.task_id, taken.lease, "finished_elsewhere")
+    else:
+        bad = isinstance(judged, Failure)
+        error = f"{evidence.error_class}: {evidence.error_message}" if bad else ""
+        more = {"error_class": evidence.error_class, "exit_signal": evidence.exit_signal or None}
+        tell_attempt(judged.task_id, taken.lease, kind, error, **more)
 
 
 def _kind(judged: Judged) -> str:

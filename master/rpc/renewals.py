@@ -41,11 +41,9 @@ async def renew(
     renewed = [(row, verdicts.get(id(row), RenewVerdict.LOST)) for row in rows]
     for row, verdict in renewed:
         if verdict is RenewVerdict.AHEAD:
-            log.warning(
-                "task.readopt", task=row.task_id, worker=worker_id, epoch=row.epoch, why="the store had lost it"
-            )
+            log.warning("task.readopt", **row.log_fields, why="the store had lost it")
         elif verdict is RenewVerdict.ORPHAN:
-            log.debug("task.orphan", task=row.task_id, worker=worker_id, epoch=row.epoch, why="the store has lost it")
+            log.debug("task.orphan", **row.log_fields, why="the store has lost it")
         metrics.renewals.labels(verdict.value).inc()
     return renewed
 

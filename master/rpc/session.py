@@ -171,7 +171,7 @@ class Session:
             return
         self.leases.note_grants(grants)
         for grant in grants:
-            log.debug("task.claim", task=grant.task_id, worker=self.worker_id, epoch=grant.epoch, search=grant.search)
+            log.debug("task.claim", **grant.log_fields, worker=self.worker_id)
         self._wanted = max(0, self._wanted - len(grants))
         requests = [evaluate_request(grant, self._settings.lease_ttl_ms) for grant in grants]
         self._send(tasks=worker_pb2.Tasks(tasks=requests))

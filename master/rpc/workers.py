@@ -126,7 +126,14 @@ def read_renewal(message: worker_pb2.Renewal, worker_id: str, instance_id: str) 
             }
         )
     return Renewal(
-        message.task_id, message.lease_token, message.epoch, worker_id, progress, message.origin, instance_id
+        message.task_id,
+        message.lease_token,
+        message.epoch,
+        worker_id,
+        progress,
+        message.origin,
+        instance_id,
+        message.attempt,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tenure.common.traceparent import log_fields
+from tenure.common.traceparent import lease_traceparent, log_fields
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LeaseFacts:
         )
         return LeaseFacts(search, int(epoch), int(attempt), worker, token, int(leased or 0), trace)
 
-    @property
-    def log_fields(self) -> dict[str, Any]:
-        """What every log line about it carries, beside task and worker."""
-        return {"search": self.search, "epoch": self.epoch, "attempt": self.attempt, **log_fields(self.trace)}
+    def log_fields(self, token: str = "") -> dict[str, Any]:
+        """What every log line about it carries, beside task and worker. ``token``: of the lease, if it has ended."""
+        trace = lease_traceparent(self.trace, token or self.token, "attempt")
+        return {"search": self.search, "epoch": self.epoch, "attempt": self.attempt, **log_fields(trace)}

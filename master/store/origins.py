@@ -18,6 +18,15 @@ def origin(search: str, key: str, digest: str) -> str:
     return json.dumps([search, key, digest], separators=(",", ":"))
 
 
+def search_of(origin: str) -> str:
+    """The search in an origin, as whoever tells it says; empty if it is none."""
+    try:
+        parts = json.loads(origin) if len(origin) <= ORIGIN_BYTES_MAX else None
+    except ValueError:
+        return ""
+    return parts[0] if isinstance(parts, list) and parts and isinstance(parts[0], str) else ""
+
+
 def checked_origin(text: str, task_id: str, keys: Keys) -> str:
     """``text`` if it is an origin that this task can have; else '': then nothing can be matched by it."""
     if not text or len(text) > ORIGIN_BYTES_MAX:

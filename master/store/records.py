@@ -15,6 +15,7 @@ from tenure.common.states import TaskState
 from tenure.common.traceparent import lease_traceparent, log_fields
 from tenure.master.store.compute import Compute
 from tenure.master.store.lease_facts import LeaseFacts
+from tenure.master.store.origins import search_of
 from tenure.master.store.verdicts import Answer as Answer
 from tenure.master.store.verdicts import RenewVerdict as RenewVerdict
 from tenure.master.store.verdicts import Verdict as Verdict
@@ -180,6 +181,7 @@ class Success:
     architecture: str = ""
     evidence: Evidence = Evidence()
     origin: str = ""
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class Failure:
         rule_budget: That budget.
         policy: Id of the search's policy it was judged by; empty: the search has none.
         memory_needed_bytes: What the task requires of a slot from now on; 0 = no more than before.
-        epoch: Of the lease, as the worker says it; 0 = it doesn't.
+        epoch, attempt: Of the lease, as the worker says it; 0 = it doesn't.
     """
 
     task_id: str
@@ -207,6 +209,7 @@ class Failure:
     policy: str = ""
     memory_needed_bytes: int = 0
     epoch: int = 0
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,7 @@ class Release:
     worker_id: str
     evidence: Evidence | None = None
     epoch: int = 0
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,13 @@ class Renewal:
     progress: str = ""
     origin: str = ""
     instance_id: str = ""
+    attempt: int = 0
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """What every log line about it carries."""
+        about = {"search": search_of(self.origin), "task": self.task_id, "worker": self.worker_id}
+        return {**about, "epoch": self.epoch, "attempt": self.attempt}
 
 
 @dataclass(frozen=True)
@@ -243,7 +254,7 @@ class Expired:
     worker_id: str
     token: str
     cause: str = "silent"
-    lease: LeaseFacts | None = None
+    lease: LeaseFacts | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
