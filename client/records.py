@@ -121,6 +121,7 @@ class TaskRecord:
         architecture: JSON text. Like ``config``, ``attempt_records``, ``evaluator`` and ``code`` only in full records.
         evaluator: What evaluates it, as ``module:function``; empty: its worker's own.
         code: Digest of the archive that the evaluator is in; empty: it is installed on the workers.
+        trace: W3C traceparent that the spans of its life are below; empty: it is not traced.
     """
 
     task_id: str
@@ -156,6 +157,7 @@ class TaskRecord:
     rule_attempts: Mapping[str, int] = field(default_factory=dict)
     evaluator: str = ""
     code: str = ""
+    trace: str = ""
 
     @classmethod
     def from_message(cls, message: Any) -> TaskRecord:
@@ -200,6 +202,7 @@ _TASK_PLAIN = (
     "architecture",
     "evaluator",
     "code",
+    "trace",
 )
 
 

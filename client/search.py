@@ -15,6 +15,7 @@ from tenure.client.logs import LogItem, read_logs
 from tenure.client.records import TaskRecord, TaskVerdict
 from tenure.client.search_code import SearchCode
 from tenure.client.search_settings import put_request
+from tenure.client.spans import Submissions, tell_result
 from tenure.client.specs import checked, checked_item, task_spec
 from tenure.client.tasks import TaskFailed, TaskHandle, TaskResult
 from tenure.client.waiting import Waiting
@@ -172,6 +173,8 @@ class Search:
             record = self._waiting.end_of(_task_id(task), Deadline.after(timeout))
             if isinstance(task, TaskHandle):
                 task._keep_if_ended(record)
+            else:
+                tell_result(record)
         return self._result_of(record)
 
     def as_completed(
@@ -342,7 +345,13 @@ class Search:
     # ---- inside --------------------------------------------------------------------------------------------
 
     def _send(self, specs: list[TaskSpec]) -> list[TaskHandle]:
-        submitted = self._code.sent(lambda: calls.submit(self._connection, self.name, specs))
+        submissions = Submissions(self.name, specs)
+        try:
+            submitted = self._code.sent(lambda: calls.submit(self._connection, self.name, submissions.specs))
+        except BaseException as error:
+            submissions.failed(error)
+            raise
+        submissions.end(submitted)
         return [TaskHandle(self, task_id, key, created) for task_id, key, created in submitted]
 
     def _named(self, method: str) -> SearchStatus:

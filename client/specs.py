@@ -151,6 +151,7 @@ def to_message(spec: TaskSpec) -> Any:
         requirements=requirements_to_message(spec.requirements),
         evaluator=spec.evaluator,
         code=spec.code,
+        trace=spec.trace,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tenure.client.records import TaskRecord, TaskVerdict
+from tenure.client.spans import tell_result
 from tenure.common import errors
 from tenure.common.states import TaskState
 
@@ -121,6 +122,8 @@ class TaskHandle:
 
     def _keep_if_ended(self, record: TaskRecord) -> None:
         if record.state.terminal:
+            if self._ended is None:
+                tell_result(record)
             self._ended = record
 
     def _forget_end(self) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import contextvars
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,7 +176,7 @@ def start(service: str, mode: Mode = "auto", *, instance: str = "", shared: bool
     if _tracer is not None:
         return True
     if mode == "off" or (mode == "auto" and not _environment_asks()):
-        return False
+        return mode == "auto" and shared and _use_the_programs()
     try:
         _start(service, instance, shared, exporter)
     except InvalidSetting as error:
@@ -184,6 +185,16 @@ def start(service: str, mode: Mode = "auto", *, instance: str = "", shared: bool
         # Many an environment names an endpoint for everything that runs in it.
         logging.getLogger("tenure.traces").warning("nothing is traced: %s", error)
         return False
+    return True
+
+
+def _use_the_programs() -> bool:
+    """Trace with the provider that this program has set up itself, if it has."""
+    trace = sys.modules.get("opentelemetry.trace")
+    sdk = sys.modules.get("opentelemetry.sdk.trace")
+    if trace is None or sdk is None or not isinstance(provider := trace.get_tracer_provider(), sdk.TracerProvider):
+        return False
+    use(provider)
     return True
 
 
