@@ -80,9 +80,11 @@ async def print_backup(tasks: int) -> None:
     """How long the scripts take."""
     took = await measure_backup(tasks)
     print(f"\nbackup: a store with {tasks:,} tasks")
-    print(f"{'what':<60} {'MB':>8} {'s':>8} {'s/GB':>8}")
+    print(f"{'what':<50} {'MB':>8} {'wall s':>8} {'wall s/GB':>10} {'CPU s/GB':>10}")
     for each in took:
-        print(f"{each.what:<60} {each.size_bytes / 1e6:>8,.0f} {each.seconds:>8.2f} {each.seconds_per_gb:>8.1f}")
+        gb = each.size_bytes / 1e9
+        cpu = f"{each.cpu_seconds / gb:,.0f}" if each.cpu_seconds else ""
+        print(f"{each.what:<50} {gb * 1000:>8,.0f} {each.seconds:>8.2f} {each.seconds / gb:>10,.0f} {cpu:>10}")
 
 
 async def measure(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -23,20 +24,19 @@ SCRIPTS = Path(__file__).resolve().parent.parent.parent / "ops" / "scripts"
 
 @dataclass(frozen=True)
 class Took:
-    """One run: ``size_bytes`` of files were handled in ``seconds``."""
+    """One run: ``size_bytes`` of files were handled in ``seconds``. ``cpu_seconds``: for how long of it a core was busy,
+    also with the servers that it starts; 0 where nobody knows.
+    """
 
     what: str
     seconds: float
     size_bytes: int
-
-    @property
-    def seconds_per_gb(self) -> float:
-        """At this rate."""
-        return self.seconds / (self.size_bytes / 1e9)
+    cpu_seconds: float = 0.0
 
 
-def script(name: str, *words: str | Path) -> Any:
-    """Run one of ops/scripts; its JSON."""
+def script(name: str, *words: str | Path) -> tuple[Any, float]:
+    """Run one of ops/scripts: (its JSON, processor seconds)."""
+    before = _children()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TENURE_")}
     done = subprocess.run(
         [sys.executable, str(SCRIPTS / name), *map(str, words), "--output", "json"],
@@ -46,7 +46,12 @@ def script(name: str, *words: str | Path) -> Any:
     )
     if done.returncode != 0:
         raise SystemExit(f"{name} ended with {done.returncode}")
-    return json.loads(done.stdout)
+    return json.loads(done.stdout), _children() - before
+
+
+def _children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 async def _fill(server: StoreServer, tasks: int) -> None:
@@ -78,18 +83,16 @@ def _run_scripts(root: Path, server: StoreServer) -> list[Took]:
     for method in ("replication", "files"):
         progress(f"backup by {method}")
         to = root / f"backups-{method}"
-        facts = script("backup", "--store", server.url, "--to", to, "--method", method)
+        facts, cpu = script("backup", "--store", server.url, "--to", to, "--method", method)
         size = sum(file["bytes"] for node in facts["nodes"] for file in node["files"])
-        seconds = facts["seconds"]
         found += [
-            Took(f"backup by {method}: copy", seconds["copy"], size),
-            Took(f"backup by {method}: with verification", seconds["all"], size),
+            Took(f"backup by {method}, the copy of it", facts["seconds"]["copy"], size),
+            Took(f"backup by {method}, with verification", facts["seconds"]["all"], size, cpu),
+            Took("longest that the store answered nobody meanwhile", facts["held_up_seconds"], size),
         ]
         progress(f"restore of what was copied by {method}")
-        restored = script("restore", to, "--data-dir", root / f"data-{method}")
-        found.append(Took("restore of that into a data directory, start checked", restored["seconds"], size))
-        held_up = facts["held_up_seconds"]
-        found.append(Took(f"longest that the store answered nobody ({method})", held_up, size))
+        restored, cpu = script("restore", to, "--data-dir", root / f"data-{method}")
+        found.append(Took("restore of that, with verification and a start", restored["seconds"], size, cpu))
     progress("disaster-drill")
-    drilled = script("disaster-drill", "--from", root / "backups-files", "--scratch", root)
-    return [*found, Took("disaster-drill: backup to a task evaluated", drilled["rto_seconds"], size)]
+    drilled, cpu = script("disaster-drill", "--from", root / "backups-files", "--scratch", root)
+    return [*found, Took("disaster-drill, to a task evaluated", drilled["rto_seconds"], size, cpu)]

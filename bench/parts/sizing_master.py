@@ -27,6 +27,7 @@ WORKERS = Path(__file__).resolve().parent / "herd_workers.py"
 HEARTBEAT_SECONDS = 1.0
 ARCHITECTURE = {"nodes": [{"id": "out", "operation": "flatten"}], "edges": []}
 DEADLINE_SECONDS = 120.0
+_RENEWED = 'tenure_store_script_items_total{script="renew"}'
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,10 @@ async def heartbeats(master: MasterProcess, workers: int, seconds: float, restin
     """What 1,000 heartbeats cost, each with the renewal of one lease."""
     async with herd(master, workers):
         progress(f"{workers} workers, a heartbeat each {HEARTBEAT_SECONDS:g} s: {seconds:g} s")
-        meter = Meter(master)
+        meter, before = Meter(master), await asyncio.to_thread(renewals, master)
         await asyncio.sleep(seconds)
-        thousands = workers * seconds / HEARTBEAT_SECONDS / 1000
         on_master, on_store = meter.spent()
+        thousands = (await asyncio.to_thread(renewals, master) - before) / 1000
     return Spent(
         "1,000 heartbeats with a renewal",
         (on_master - resting[0] * seconds) / thousands,
@@ -133,11 +134,22 @@ async def submits_and_ends(master: MasterProcess, tasks: int, batch: int) -> lis
     ]
 
 
-def series(address: str) -> int:
-    """How many samples a scrape has."""
+def samples(address: str) -> list[str]:
+    """The lines of a scrape that are samples."""
     with urllib.request.urlopen(f"http://{address}/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    return sum(bool(line) and not line.startswith("#") for line in lines)
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def series(address: str) -> int:
+    """How many samples a scrape has."""
+    return len(samples(address))
+
+
+def renewals(master: MasterProcess) -> float:
+    """How many leases the master has renewed."""
+    (line,) = [each for each in samples(master.facts["http"]) if each.startswith(_RENEWED)]
+    return float(line.split()[-1])
 
 
 async def worker_series(master: MasterProcess, folder: Path) -> int:

@@ -251,7 +251,7 @@ class _Restoring:
     def _prove(self, at: Path, scratch: Path) -> Proof:
         check_memory(max(int(node["memory_bytes"]) for node in self.backup.facts["nodes"]))
         prefix, shards = self.store["prefix"], self.store["shards"]
-        wanted = self.arguments.into is None and not self.arguments.skip_comparison
+        wanted = not self.arguments.skip_comparison and self._stands_there()
         proof = prove(
             at,
             scratch,
@@ -269,6 +269,12 @@ class _Restoring:
         ):
             raise Failed(f"it holds {proof.look.states()} and should hold {self.backup.facts['states']}")
         return proof
+
+    def _stands_there(self) -> bool:
+        """Whether there is something to compare with."""
+        if self.arguments.data_dir is not None:
+            return bool((self.arguments.data_dir / STORE / FOLDER).is_dir())
+        return self.arguments.files_into is not None and bool((self.arguments.files_into / FOLDER).is_dir())
 
     def _judge(self, violations: list[str]) -> None:
         for violation in violations[:20]:
