@@ -34,6 +34,7 @@ class Exit(enum.IntEnum):
     UNAVAILABLE = 3
     REFUSED = 5
     FAILED = 6
+    ROLLED_BACK = 9
     INTERRUPTED = 130
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -61,7 +62,7 @@ class MasterTarget(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass
 class LocalMaster:
     """A process on this machine.
 
@@ -70,6 +71,7 @@ class LocalMaster:
         recipe: How it is started.
         output: Where it writes to.
         ending: What ends it.
+        child: What was started in its place.
     """
 
     address: str
@@ -77,6 +79,7 @@ class LocalMaster:
     recipe: Recipe
     output: Output
     ending: signal.Signals = signal.SIGTERM
+    child: subprocess.Popen[bytes] | None = None
 
     @classmethod
     def of(cls, ready: Ready, output: Callable[[Running], Output]) -> LocalMaster:
@@ -108,7 +111,7 @@ class LocalMaster:
         with undisturbed():
             if self.running is not None:
                 _stop(self.running, self.ending, patience.stop_seconds, console)
-            child = start(self.recipe, self.output)
+            child = self.child = start(self.recipe, self.output)
             self.output.close()
         console.say(f"started pid {child.pid}")
         by_hand = f"once it can, start it by hand: {command_line(self.recipe.argv)}"

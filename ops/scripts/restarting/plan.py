@@ -77,7 +77,7 @@ def make_steps(
 
 
 def _output(arguments: argparse.Namespace) -> Callable[[Running], Output]:
-    return lambda running: Output(running, arguments.log)
+    return lambda running: Output(running, arguments.log, kept=arguments.keep_output)
 
 
 def _masters(arguments: argparse.Namespace, processes: Processes, addresses: str) -> Sequence[MasterTarget]:

@@ -85,10 +85,10 @@ class Probe:
             self._callers.append(self._run(self._call, number, client))
             self._run(self._watch, client)
 
-    def stop(self) -> Seen:
+    def stop(self, patience_seconds: float = _END_SECONDS) -> Seen:
         """End the clients, once the calls that are under way have been answered, and say what they saw."""
         self._stopping.set()
-        deadline = time.monotonic() + _END_SECONDS
+        deadline = time.monotonic() + patience_seconds
         for caller in self._callers:
             caller.join(max(0.0, deadline - time.monotonic()))
         with self._lock:

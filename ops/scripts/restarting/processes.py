@@ -177,12 +177,14 @@ class Output:
     Args:
         running: The process; None: there is none yet.
         log: The file that both are appended to instead.
+        kept: Whether it stays open until this process ends, for one more successor.
 
     Attributes:
         description: Where that is, for people. What can't be opened twice (the journal's socket) becomes /dev/null.
     """
 
-    def __init__(self, running: Running | None, log: Path | None) -> None:
+    def __init__(self, running: Running | None, log: Path | None, *, kept: bool = False) -> None:
+        self._kept = kept
         self._paths = [f"/proc/{running.pid if running else 0}/fd/{number}" for number in (1, 2)]
         self._log = log
         self._descriptors: list[int] = []
@@ -194,6 +196,8 @@ class Output:
         Raises:
             RestartFailed: ``log`` can't be written.
         """
+        if self._descriptors:
+            return
         for path in self._paths:
             try:
                 if self._log is not None:
@@ -208,7 +212,7 @@ class Output:
 
     def close(self) -> None:
         """The successor has its own copies."""
-        while self._descriptors:
+        while self._descriptors and not self._kept:
             os.close(self._descriptors.pop())
 
     @property

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from restarting.accounting import Accounting, account
 from restarting.console import (
@@ -33,6 +34,8 @@ from tenure.client import Client
 from tenure.common.errors import TenureError
 
 _PATIENCE_SECONDS = 30.0
+# Where it was stopped, nobody may answer for long.
+_ABANDONED_SECONDS = 2.0
 _GO_ON = (
     "stopped; what was restarted so far is back. To go on, run the same command again: it leaves that out "
     "(--anew would begin from the start)"
@@ -76,10 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.what = [*_KINDS] if not arguments.what or "all" in arguments.what else arguments.what
     if unknown := set(arguments.what) - set(_KINDS):
         parser.error(f"{' '.join(sorted(unknown))}: choose from masters, workers, store, all")
+    settle_targets(parser, arguments)
+    return run(_restart, arguments)
+
+
+def settle_targets(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """What follows from the target options; ends the process if they contradict each other."""
     arguments.names = dict(arguments.name)
+    arguments.keep_output = False
     if arguments.worker and not arguments.workers_via:
         parser.error("--worker goes with --workers-via; ready files name their workers themselves")
-    return run(_restart, arguments)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -254,20 +263,20 @@ def roll(
         raise
     finally:
         if probe is not None:
-            seen = probe.stop()
+            seen = probe.stop() if failure is None else probe.stop(patience_seconds=_ABANDONED_SECONDS)
     if failure is None:
         record.finish()
     else:
         console.fail(failure, Exit.FAILED)
         console.say(_GO_ON)
-    accounting = _accounting(rolling, before, arguments, complete=failure is None)
+    accounting = give_account(rolling, before, arguments, complete=failure is None)
     if accounting is None:
         return Exit.FAILED
     result = report(console, accounting, seen, time.monotonic() - began, steps, failure)
     return Exit.FAILED if failure is not None else result
 
 
-def _accounting(
+def give_account(
     rolling: Rolling, before: Snapshot, arguments: argparse.Namespace, *, complete: bool
 ) -> Accounting | None:
     """None: the restart was broken off and no master answers, so nothing can be said."""
@@ -293,8 +302,9 @@ def report(
     duration_seconds: float,
     steps: Sequence[Step],
     failure: Exception | None = None,
+    **facts: Any,
 ) -> Exit:
-    """Say what it came to, and what clients saw of it; returns the exit code."""
+    """Say what it came to, and what clients saw of it; returns the exit code. ``facts`` go into the document."""
     lines = []
     if seen is not None:
         accounting.figures["errors seen by clients"] = len(seen.errors)
@@ -314,4 +324,5 @@ def report(
         stopped=str(failure) if failure is not None else "",
         clients=asdict(seen) if seen is not None else None,
         duration_seconds=round(duration_seconds, 3),
+        **facts,
     )

@@ -1,0 +1,96 @@
+"""What is looked at before an upgrade begins, and what is kept in case it goes wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from restarting.console import Console, command_line
+from restarting.master_target import LocalMaster
+from restarting.processes import CannotRestart, Recipe
+
+from tenure.client import Client
+from tenure.master.store.keys import SCHEMA_VERSION
+from upgrading.versions import Facts, facts_of
+
+_BACKUP = Path(__file__).resolve().parents[1] / "backup"
+# Part of every environment, or of none.
+_NO_MATTER = {"pip", "setuptools", "wheel", "tenure"}
+
+
+def look(client: Client, masters: Sequence[LocalMaster], facts: Facts | None, console: Console) -> None:
+    """Say which versions run, and see that nothing speaks against the new one.
+
+    Args:
+        client: Any master.
+        masters: Those of this machine: what they run is compared with the new version.
+        facts: Of the new version; None: nothing is known of it, or not yet.
+        console: Told what was found.
+
+    Raises:
+        CannotRestart: Something does.
+        TenureError: No master answers.
+    """
+    versions = Counter(worker.version for worker in client.workers() if worker.status == "live")
+    workers = ", ".join(f"{number} of {version or '?'}" for version, number in sorted(versions.items()))
+    console.say(f"now: a master of version {client.stats().version}; workers: {workers or 'none'}")
+    found = client.fsck()
+    if found.violations:
+        raise CannotRestart(
+            f"the store has {len(found.violations)} violations, which an upgrade must not hide: {found.violations[0]}; "
+            "`tenure fsck` shows them all"
+        )
+    console.say(f"fsck: {found.tasks_checked} tasks, no violations")
+    if facts is None:
+        return
+    running = [old for master in masters if (old := _runs_from(master.recipe)) is not None]
+    schema = running[0].schema if running else SCHEMA_VERSION
+    if facts.schema != schema:
+        raise CannotRestart(
+            f"version {facts.version} reads stores of schema {facts.schema}, and this store has schema {schema}: "
+            "it would refuse to start; CHANGELOG.md says how to get from one to the other"
+        )
+    console.say(f"version {facts.version} reads stores of schema {schema}, as the one that runs does")
+    for old in running[:1]:
+        missing = sorted(old.packages.keys() - facts.packages.keys() - _NO_MATTER)
+        if missing:
+            console.say(
+                f"note: the new environment lacks {', '.join(missing)}; if your evaluators need them, stop here and "
+                "give --also PACKAGE"
+            )
+
+
+def _runs_from(recipe: Recipe) -> Facts | None:
+    """What the environment of a running master says of itself; None if that can't be asked any more."""
+    try:
+        return facts_of(Path(recipe.argv[0]))
+    except CannotRestart:
+        return None
+
+
+def backup_command(to: Path, masters: Sequence[LocalMaster], store: str | None) -> list[str]:
+    """The command that copies the store of these masters; with none of this machine, as the environment says."""
+    command = [sys.executable, str(_BACKUP), "--to", str(to)]
+    if store:
+        command += ["--store", store]
+    for master in masters[:1]:
+        for name in ("store", "data-dir", "key-prefix"):
+            value = master.recipe.option(name, f"TENURE_MASTER_{name.upper().replace('-', '_')}")
+            if value and not (name == "store" and store):
+                command += [f"--{name}", value]
+    return command
+
+
+def back_up(command: Sequence[str], console: Console) -> None:
+    """Copy the store; raises CannotRestart if there is no good copy in the end."""
+    console.say(f"backing up: {command_line(command)}")
+    try:
+        # Its words are for people, whatever ours are for.
+        status = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode
+    except OSError as error:
+        raise CannotRestart(f"can't run {command[0]}: {error.strerror}; --no-backup goes without") from None
+    if status != 0:
+        raise CannotRestart(f"the backup ended with status {status}; mend that, or give --no-backup")
