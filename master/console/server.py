@@ -31,7 +31,7 @@ CONNECTIONS_MAX = 64
 # A connection on which nothing happens for so long is closed, whether it waits or dawdles.
 IDLE_SECONDS_MAX = 20
 # A request must have come by then.
-REQUEST_SECONDS_MAX = 10.0
+REQUEST_SECONDS_MAX = 5.0
 REQUEST_HEADER_BYTES_MAX = 16 * 1024
 REQUEST_BODY_BYTES_MAX = 64 * 1024
 

@@ -13,7 +13,7 @@ from compat.environments import ROOT, environment, run
 pytestmark = [pytest.mark.compat, pytest.mark.timeout(600)]
 
 FOLDERS = ("client", "common", "master", "proto", "worker")
-SUFFIXES = {".py", ".pyi", ".proto", ".lua", ".sha256"}
+SUFFIXES = {".py", ".pyi", ".proto", ".lua", ".sha256", ".html", ".css", ".js", ".svg"}
 
 
 def sources() -> set[str]:
@@ -52,6 +52,8 @@ def test_the_installed_wheel_finds_its_files(wheel: Path, tmp_path: Path) -> Non
         "from tenure.proto import worker_pb2, worker_pb2_grpc, RegisterRequest, EvaluateRequest\n"
         "assert (files('tenure.proto') / 'worker.proto').read_text().startswith('//')\n"
         "assert any(p.name.endswith('.lua') for p in (files('tenure.master.store') / 'lua').iterdir())\n"
+        "from tenure.master.console.files import load_files\n"
+        "assert {'/', '/app.js', '/style.css', '/views/search.js'} <= set(load_files())\n"
     )
     with environment(sys.executable, [wheel], tmp_path / "env") as python:
         run([python, "-c", code], cwd=tmp_path)

@@ -58,6 +58,12 @@ export function bytes(number) {
 /** The end of an id, which is what tells tasks of one time apart. */
 export const shortId = (taskId) => (taskId.length > 14 ? `…${taskId.slice(-8)}` : taskId);
 
+// Colours and cursor movements, for terminals.
+const ESCAPES = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-_])/g;
+
+/** What a program printed, without what only a terminal understands. */
+export const printed = (text) => text.replace(ESCAPES, "").replace(/\r(?!\n)/g, "\n");
+
 const SIGNALS = { 1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
   11: "SIGSEGV", 13: "SIGPIPE", 15: "SIGTERM", 24: "SIGXCPU" };
 

@@ -1,7 +1,7 @@
 // One lease of a task and how it ended.
 
 import { h } from "../dom.js";
-import { bytes, clock, count, signalName, span } from "../format.js";
+import { bytes, clock, count, printed, signalName, span } from "../format.js";
 import { facts, pill, workerLink } from "../parts.js";
 
 const KINDS = { success: "succeeded", failure: "failed", loss: "lost", out_of_memory: "failed", release: "released", expired: "lost" };
@@ -21,5 +21,5 @@ export function leaseCard(record, ctx) {
       ["Memory", memory?.peak_bytes ? `${bytes(memory.peak_bytes)} at its peak${memory.limit_bytes ? ` of ${bytes(memory.limit_bytes)}` : ""}` : ""],
     ]),
     (record.error_class || record.error_message) && h("p", { class: "error" }, h("strong", null, record.error_class || "error"), ": ", record.error_message || ""),
-    record.log_tail && h("details", { open: record.outcome !== "success" }, h("summary", null, "Its last output"), h("pre", { class: "output", tabindex: "0" }, record.log_tail)));
+    record.log_tail && h("details", { open: record.outcome !== "success" }, h("summary", null, "Its last output"), h("pre", { class: "output", tabindex: "0" }, printed(record.log_tail))));
 }

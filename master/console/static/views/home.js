@@ -8,12 +8,17 @@ import { code, href, leftOut, nothing, pill, searchLink, table, taskBar } from "
 
 export const title = "Searches";
 
+// Those with open tasks come first; of a few, ended ones fill up.
+const CARDS_MIN = 8;
 const CARDS_MAX = 16;
 
 const openTasks = (search) => ["LEASED", "QUEUED", "SCHEDULED"].reduce((sum, state) => sum + (search.tasks?.[state] || 0), 0);
 const allTasks = (search) => Object.values(search.tasks || {}).reduce((sum, number) => sum + number, 0);
 
-const cardsOf = (glance) => glance.searches.filter((search) => openTasks(search) || !allTasks(search)).slice(0, CARDS_MAX);
+function cardsOf(glance) {
+  const open = glance.searches.filter(openTasks).length;
+  return glance.searches.slice(0, Math.min(CARDS_MAX, Math.max(CARDS_MIN, open)));
+}
 
 export function paths(params, state) {
   const names = state.glance ? cardsOf(state.glance).map((search) => search.name) : [];
@@ -28,9 +33,8 @@ export function view(data, ctx) {
   return [
     tiles(glance, ctx),
     h("h1", null, "Searches"),
-    cards.length ? h("div", { class: "cards" }, cards.map((search) => card(search, data.curves?.[search.name], ctx)))
-      : h("p", { class: "quiet" }, "Every search has ended. New tasks appear here by themselves."),
-    rest.length > 0 && h("h2", null, cards.length ? "The others" : "Ended"),
+    h("div", { class: "cards" }, cards.map((search) => card(search, data.curves?.[search.name], ctx))),
+    rest.length > 0 && h("h2", null, "The others"),
     rest.length > 0 && table(["Search", "Status", "Tasks", ">Ended", ">Failed", ">Best", "Last result"], rest.map((search) => row(search, ctx))),
     leftOut(glance.searches_left_out, "search"),
   ];
@@ -52,12 +56,14 @@ function tiles(glance, ctx) {
       trouble || (workers.gpus ? plural(workers.gpus, "GPU") : workers.live ? "live" : "start one"), "workers"));
 }
 
+const standing = (search) => (search.status !== "active" ? pill(search.status) : !openTasks(search) && allTasks(search) > 0 && pill("ended"));
+
 function card(search, curve, ctx) {
   const open = openTasks(search);
   const all = allTasks(search);
   const best = search.best_fitness;
   return h("article", { key: search.name, class: "card" },
-    h("header", null, h("h3", null, searchLink(search.name)), search.status !== "active" && pill(search.status)),
+    h("header", null, h("h3", null, searchLink(search.name)), standing(search)),
     sparkline(curve, `best so far of ${search.name}: ${figure(best)}`),
     h("div", { class: "row" },
       h("span", null, h("strong", null, figure(best)), " best"),
@@ -72,7 +78,7 @@ function row(search, ctx) {
   const all = allTasks(search);
   return h("tr", { key: search.name },
     h("td", null, searchLink(search.name)),
-    h("td", null, search.status !== "active" ? pill(search.status) : openTasks(search) ? "" : pill("ended")),
+    h("td", null, standing(search)),
     h("td", { class: "wide" }, taskBar(search.tasks || {})),
     h("td", { class: "number" }, `${count(all - openTasks(search))} of ${count(all)}`),
     h("td", { class: "number" }, count(search.tasks?.FAILED)),

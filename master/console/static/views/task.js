@@ -3,7 +3,7 @@
 import { get, query } from "../api.js";
 import { taskButtons } from "../actions.js";
 import { h } from "../dom.js";
-import { ago, bytes, clock, count, figure, plural, span } from "../format.js";
+import { ago, bytes, clock, count, figure, plural, printed, span } from "../format.js";
 import { facts, nothing, progress, searchLink, statePill, table, workerLink } from "../parts.js";
 import { leaseCard } from "./evidence.js";
 import { whyDead } from "./failures.js";
@@ -12,9 +12,6 @@ export const title = "Task";
 
 const OUTPUT_CHARS_MAX = 200000;
 const TAIL_MS = 1000;
-// Colours and cursor movements, for terminals.
-const ESCAPES = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-_])/g;
-
 let tail = null;
 
 export function leave() {
@@ -134,7 +131,7 @@ function hear(mine, item) {
     mine.heard.add(item.output.epoch);
     if (item.output.left_out_bytes) mine.text += `\n… ${bytes(item.output.left_out_bytes)} left out …\n`;
     const raw = Uint8Array.from(atob(item.output.data || ""), (character) => character.charCodeAt(0));
-    mine.text += mine.decoder.decode(raw, { stream: true }).replace(ESCAPES, "").replace(/\r(?!\n)/g, "\n");
+    mine.text += printed(mine.decoder.decode(raw, { stream: true }));
     mine.text = mine.text.slice(-OUTPUT_CHARS_MAX);
     mine.place = item.output.place || mine.place;
     mine.note = "";
