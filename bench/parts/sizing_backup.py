@@ -24,8 +24,8 @@ SCRIPTS = Path(__file__).resolve().parent.parent.parent / "ops" / "scripts"
 
 @dataclass(frozen=True)
 class Took:
-    """One run: ``size_bytes`` of files were handled in ``seconds``. ``cpu_seconds``: for how long of it a core was busy,
-    also with the servers that it starts; 0 where nobody knows.
+    """One run: ``size_bytes`` of files were handled in ``seconds``. ``cpu_seconds``: for how long of it a core was
+    busy, also with the servers that it starts; 0 where nobody knows.
     """
 
     what: str
