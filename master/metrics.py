@@ -169,6 +169,9 @@ class MasterMetrics:
             "Leases this master took back, by cause: silent (its time ran out), disconnected (its session broke)",
             ["cause"],
         )
+        # There from the start: the first ones come many at a time, and Prometheus sees only what a series grows by.
+        for cause in ("silent", "disconnected"):
+            self.leases_expired.labels(cause)
         self.renewals = self._counter("tenure_lease_renewals", "Lease renewals by verdict", ["verdict"])
         self.renewal_lag_seconds = self._histogram(
             "tenure_lease_renewal_lag_seconds",
