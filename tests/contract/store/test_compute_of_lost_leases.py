@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from run_times import HOUR_MS, SLACK_MS, expired, lease_ago, lost, ran, resend, set_back, set_kept, spent
+from run_times import HOUR_MS, SLACK_MS, expired, lease_ago, lost, ran, read, resend, set_back, set_kept, spent
 from store_scene import STRANGER, Scene, renewal, success
 
 from tenure.common.states import TaskState
@@ -208,3 +208,29 @@ async def test_what_a_rollback_lost_is_counted_from_the_holder_s_return(scene: S
     await scene.complete(grant, evidence=ran(HOUR_MS))
     assert (await spent(scene)).get("useful", 0) < SLACK_MS
     assert await scene.state(task_id) is TaskState.SUCCEEDED
+
+
+async def test_a_legacy_worker_s_late_success_is_known_by_its_id(scene: Scene) -> None:
+    (task_id,) = await scene.submit()
+    (grant,) = await scene.claim("old worker", legacy=True)
+    set_back(scene, grant, HOUR_MS)
+    await scene.expire_all()
+    run, wasted, _ = lost(scene, grant)
+    # Another's is not.
+    (other,) = await scene.claim("w2")
+    assert await scene.complete(replace(grant, token=""), "old worker", evidence=ran(900_000)) is Verdict.OK
+    times = await spent(scene)
+    assert (times["useful"], times["saved late"], times["wasted loss"]) == (900_000, wasted, wasted)
+    assert wasted == run
+    assert (await scene.view(task_id)).fields["worker"] == "old worker"
+    await resend(scene, lambda: scene.complete(replace(other, token=""), "old worker", evidence=ran(900_000)))
+
+
+async def test_what_is_remembered_of_a_lost_lease_is_short(scene: Scene) -> None:
+    """One value of more than 64 bytes makes the server keep the whole hash in another, larger form."""
+    (task_id,) = await scene.submit()
+    (grant,) = await scene.claim("w" * 128, legacy=True)
+    set_back(scene, grant, 10**9)
+    await scene.expire_all()
+    assert len(read(scene, grant, "lost")) <= 64
+    assert await scene.state(task_id) is TaskState.QUEUED

@@ -85,7 +85,8 @@ local function record(id, task, outcome, now, inner)
 end
 
 local FIELDS = {'state', 'search', 'class', 'priority', 'seq', 'epoch', 'token', 'worker', 'leased', 'attempts',
-  'max_attempts', 'losses', 'max_losses', 'ooms', 'max_ooms', 'cancel', 'ended_token', 'reaped_token', 'legacy', 'trace'}
+  'max_attempts', 'losses', 'max_losses', 'ooms', 'max_ooms', 'cancel', 'ended_token', 'reaped_token', 'legacy', 'trace',
+  'kept', 'lost', 'worth'}
 
 -- The task's fields by name, or nil.
 local function load_task(id)
