@@ -71,7 +71,7 @@ class PrometheusServer:
         factor: By how much every duration of the rules and every interval is shorter.
         replacing: By alert: texts in its expression, and what stands there instead.
         scrape_interval_ms: How often it scrapes and evaluates; by default as in prometheus.yml over ``factor``, but no
-            oftener than five times a second.
+            oftener than twice a second.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class PrometheusServer:
         self._replacing = dict(replacing or {})
         self._config: dict[str, Any] = yaml.safe_load((OPS_FOLDER / "prometheus.yml").read_text())
         regular_ms = duration_ms(self._config["global"]["scrape_interval"])
-        self.interval_ms = scrape_interval_ms or max(200, round(regular_ms / factor))
+        self.interval_ms = scrape_interval_ms or max(500, round(regular_ms / factor))
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "prometheus.log"
         self.url = ""
