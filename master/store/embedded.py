@@ -245,13 +245,17 @@ class EmbeddedServer:
         while time.monotonic() < deadline:
             if self._process.returncode is not None:
                 raise _start_failure(self._data.path, log_path, log_start, self._process.returncode)
-            if await asyncio.to_thread(_answers, socket):
-                await asyncio.to_thread(self._write_pid)
-                return
+            try:
+                if await asyncio.to_thread(_answers, socket):
+                    await asyncio.to_thread(self._write_pid)
+                    return
+            except BusyLoadingError:
+                # It is at work, however long that takes: a store of many GB takes minutes.
+                deadline = time.monotonic() + START_TIMEOUT_SECONDS
             await asyncio.sleep(0.01)
         self._process.kill()
         raise StartupError(
-            f"the embedded store did not finish loading within {START_TIMEOUT_SECONDS:.0f} s",
+            f"the embedded store did not answer for {START_TIMEOUT_SECONDS:.0f} s",
             field="data_dir",
             given=str(self._data.path),
             expected=f"see {log_path}",
@@ -295,11 +299,14 @@ class EmbeddedServer:
 
 
 def _answers(socket: str) -> bool:
+    """Whether it serves; raises BusyLoadingError while it loads its data."""
     try:
         # The caller asks again by itself, and looks between whether the server has ended.
         with redis.Redis(unix_socket_path=socket, socket_timeout=2.0, retry=Retry(NoBackoff(), 0)) as client:
             return bool(client.ping())
-    except (BusyLoadingError, RedisError, OSError):
+    except BusyLoadingError:
+        raise
+    except (RedisError, OSError):
         return False
 
 
