@@ -114,10 +114,9 @@ def test_masters_and_workers_are_scraped_at_their_default_ports() -> None:
     for scrape in CONFIG["scrape_configs"]:
         for discovery in scrape.get("file_sd_configs", []):
             for name in discovery["files"]:
-                for folder in ("targets", "targets-compose"):
-                    groups = yaml.safe_load((FOLDER / name.replace("targets", folder)).read_text())
-                    ports = {target.rpartition(":")[2] for group in groups for target in group["targets"]}
-                    targets.setdefault(scrape["job_name"], set()).update(ports)
+                groups = yaml.safe_load((FOLDER / name).read_text())
+                ports = {target.rpartition(":")[2] for group in groups for target in group["targets"]}
+                targets.setdefault(scrape["job_name"], set()).update(ports)
     assert targets == {"tenure-master": {"9151"}, "tenure-worker": {"9152"}}
 
 
