@@ -27,6 +27,11 @@ ONLY_THERE = [
         "only what runs in an executor knows torch",
     ),
     Rule({"optuna"}, ("client/",), "Optuna drives searches; the broker doesn't know it"),
+    Rule(
+        {"opentelemetry"},
+        ("common/tracing.py", "worker/span_frames.py"),
+        "traces are optional: everything else passes their contexts on as text",
+    ),
     Rule({"typer", "rich", "click"}, ("client/cli/", "client/demo/"), "only the command line talks to a terminal"),
 ]
 
@@ -36,13 +41,17 @@ PURE_PLACES = ("master/core/",)
 
 # (imported, must not be in sys.modules afterwards)
 LIGHT = [
-    ("tenure.client", ["torch", "pydantic", "optuna", "redis", "numpy", "typer", "tenure.master", "tenure.worker"]),
+    (
+        "tenure.client",
+        ["opentelemetry", "torch", "pydantic", "optuna", "redis", "numpy", "typer", "tenure.master", "tenure.worker"],
+    ),
     ("tenure.worker.executor", ["grpc", "redis", "pydantic", "typer"]),
     ("tenure.worker.executor.__main__", ["grpc", "redis", "pydantic", "typer"]),
+    ("tenure.worker.executor.evaluation", ["grpc", "redis", "pydantic", "typer", "opentelemetry"]),
     ("tenure.worker.checkpoint", ["grpc", "redis"]),
     ("tenure.worker.torch_eval", ["grpc", "redis", "pydantic"]),
     ("tenure.worker.replay", ["torch", "grpc", "redis", "pydantic"]),
-    ("tenure.worker.supervisor", ["torch", "numpy", "redis", "optuna"]),
+    ("tenure.worker.supervisor", ["opentelemetry", "torch", "numpy", "redis", "optuna"]),
     ("tenure.worker", ["torch", "grpc"]),
     ("tenure.master", ["torch", "numpy", "optuna"]),
     ("tenure.common", ["grpc", "torch", "redis"]),
