@@ -100,6 +100,7 @@ async def herd(master: MasterProcess, workers: int) -> AsyncIterator[None]:
 async def heartbeats(master: MasterProcess, workers: int, seconds: float, resting: tuple[float, float]) -> Spent:
     """What 1,000 heartbeats cost, each with the renewal of one lease."""
     async with herd(master, workers):
+        await eventually(lambda: asyncio.to_thread(lambda: renewals(master) > workers), DEADLINE_SECONDS, "heartbeats")
         progress(f"{workers} workers, a heartbeat each {HEARTBEAT_SECONDS:g} s: {seconds:g} s")
         meter, before = Meter(master), await asyncio.to_thread(renewals, master)
         await asyncio.sleep(seconds)
@@ -148,8 +149,7 @@ def series(address: str) -> int:
 
 def renewals(master: MasterProcess) -> float:
     """How many leases the master has renewed."""
-    (line,) = [each for each in samples(master.facts["http"]) if each.startswith(_RENEWED)]
-    return float(line.split()[-1])
+    return sum(float(each.split()[-1]) for each in samples(master.facts["http"]) if each.startswith(_RENEWED))
 
 
 async def worker_series(master: MasterProcess, folder: Path) -> int:
