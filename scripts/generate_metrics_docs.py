@@ -54,6 +54,8 @@ the store's and outlives masters: `max by (search) (increase(tenure_compute_usef
 
 MASTERS = """\
 ## Masters
+
+What the useful, saved and wasted seconds of compute are, exactly: [compute-time.md](compute-time.md).
 """
 
 WORKERS = """\
