@@ -20,7 +20,8 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from restarting.console import Console, command_line
 from restarting.processes import CannotRestart
 
-_COMPLETE = ".tenure-installed"
+# There while an environment is not complete.
+_INCOMPLETE = ".tenure-installing"
 _FACTS = """
 import importlib.metadata, json, tenure
 import tenure.client.cli, tenure.master.main, tenure.worker.main
@@ -144,7 +145,7 @@ class Versions:
 
     def has(self, name: str) -> bool:
         """Whether a version is there in full."""
-        return (self.path(name) / _COMPLETE).exists()
+        return (self.path(name) / "bin" / "tenure").exists() and not (self.path(name) / _INCOMPLETE).exists()
 
     def install(self, name: str, installer: Installer, console: Console) -> None:
         """Install a version beside the others, unless it is there.
@@ -157,9 +158,10 @@ class Versions:
             console.say(f"{environment} is there already")
             return
         try:
-            environment.parent.mkdir(parents=True, exist_ok=True)
             if environment.exists():  # the rest of an installation that was broken off
                 shutil.rmtree(environment)
+            environment.mkdir(parents=True)
+            (environment / _INCOMPLETE).touch()
         except OSError as error:
             raise CannotRestart(f"{environment} can't be made: {error.strerror}") from None
         console.say(f"installing {' '.join(installer.requirements)} in {environment}")
@@ -168,7 +170,7 @@ class Versions:
         except BaseException:
             shutil.rmtree(environment, ignore_errors=True)
             raise
-        (environment / _COMPLETE).touch()
+        (environment / _INCOMPLETE).unlink()
 
     def remove(self, name: str) -> None:
         """Delete a version that nobody runs."""
