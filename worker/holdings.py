@@ -18,7 +18,7 @@ from tenure.proto import worker_pb2
 from tenure.worker.announcements import Announcements
 from tenure.worker.deletions import delete_checkpoints
 from tenure.worker.gpu.devices import best_slot
-from tenure.worker.leases import LeaseKey, fields_of, key_of
+from tenure.worker.leases import LeaseFields, LeaseKey, fields_of, key_of
 from tenure.worker.link import Link
 from tenure.worker.metrics import Instruments
 from tenure.worker.output import RunLogs
@@ -78,6 +78,7 @@ class Holdings:
         self._numbers = itertools.count(1)
         self._background: set[asyncio.Task[None]] = set()
         self._deliveries = Deliveries()
+        self._fields = LeaseFields()
 
     async def recover(self) -> None:
         """Take up what an earlier process of this worker left: outcomes, and leases it died under."""
@@ -100,6 +101,7 @@ class Holdings:
             tell_left_over(request)
             await self.spool.put(outcome_of_leftover(request))
         for outcome in self.spool.pending():
+            self._fields.note(key_of(outcome), fields_of(outcome))
             self._deliveries.begin(outcome)
         if len(self.spool):
             log.info("spool.recovered", outcomes=len(self.spool))
@@ -153,6 +155,7 @@ class Holdings:
         run = Run(next(self._numbers), request)
         run.checkpoint_policy = self._instruments.losses.policy(self._settings.checkpoint_overhead)
         self.runs[key] = run
+        self._fields.note(key, run.log_fields)
         for checkpoint in reversed(request.checkpoints if self._registers_checkpoints and key.token else ()):
             self.announcements.registered(key, checkpoint)
         if slot is not None and not self._overflow:
@@ -198,7 +201,7 @@ class Holdings:
         """A master says that a lease is lost, or to be given up."""
         key = key_of(revocation)
         reason = StopReason.of_revocation(revocation.reason)
-        log.info("lease.revoked", **self._fields_of(key), reason=revocation.reason, known=key in self.runs)
+        log.info("lease.revoked", **self._fields.of(key), reason=revocation.reason, known=key in self.runs)
         if (run := self.runs.get(key)) is not None:
             self.stop(run, reason)
         elif (
@@ -290,7 +293,7 @@ class Holdings:
             return
         if verdict not in (Verdict.VERDICT_OK, Verdict.VERDICT_DUPLICATE):
             fields = {"verdict": verdict_name(verdict), "message": message or None}
-            log.warning("outcome.not_taken", **self._fields_of(key), **fields)
+            log.warning("outcome.not_taken", **self._fields.of(key), **fields)
         if (outcome := self.spool.get(key)) is not None:
             self._deliveries.end(outcome, verdict_name(verdict))
         self._delete([*delete_urls, *self.announcements.drop(key)])
@@ -306,7 +309,7 @@ class Holdings:
         orphaned = verdict.verdict == Verdict.VERDICT_UNKNOWN_TASK and run is not None and bool(run.request.origin)
         registered = verdict.verdict == Verdict.VERDICT_OK or orphaned
         sent_once = self.announcements.settle(key, verdict.url, registered=registered)
-        fields = {**self._fields_of(key), "url": verdict.url}
+        fields = {**self._fields.of(key), "url": verdict.url}
         if verdict.verdict == Verdict.VERDICT_OK:
             log.info("checkpoint.registered", **fields)
             self.announcements.retired(key, verdict.delete_urls)
@@ -351,13 +354,6 @@ class Holdings:
                 run.progress_sent = run.progress.sequence
                 fresh.append(run.renewal())
         return fresh
-
-    def _fields_of(self, key: LeaseKey) -> dict[str, Any]:
-        """What a log line about the lease carries, as far as it is known here any more."""
-        if (run := self.runs.get(key)) is not None:
-            return run.log_fields
-        outcome = self.spool.get(key)
-        return {"task": key.task_id} if outcome is None else fields_of(outcome)
 
     # -- background -----------------------------------------------------------------------------------------------
 
