@@ -20,7 +20,7 @@ export function sparkline(curve, label) {
   const last = points.at(-1)[NUMBER];
   const x = scale([points[0][NUMBER], last], [0, 300]);
   const y = scale(domain(points, curve.steps), [62, 4]);
-  const path = stepPath(curve.steps, (step) => x(step[NUMBER]), (step) => y(step[FITNESS]), 300);
+  const path = stepPath(curve.steps, (step) => x(step[NUMBER]), (step) => clamp(y(step[FITNESS]), 4, 62), 300);
   return h("svg", { class: "spark", viewBox: "0 0 300 66", preserveAspectRatio: "none", role: "img", "aria-label": label },
     points.map((point, index) => h("path", { key: `p${index}`, class: "dot", d: `M${x(point[NUMBER])} ${clamp(y(point[FITNESS]), 4, 62)}h0` })),
     h("path", { key: "area", class: "area", d: `${path}V66H${x(curve.steps[0][NUMBER])}Z` }),
@@ -41,7 +41,8 @@ export function resultsChart(curve, { width, byTime, now, live, hover, onHover }
   const below = points.filter((point) => point[FITNESS] < range[0]).length;
   const best = curve.steps.at(-1);
   const label = `${plural(curve.count, "result")}; the best so far is ${figure(best[FITNESS])}, the ${ordinal(best[NUMBER])}`;
-  const path = stepPath(curve.steps, (step) => x(step[field]), (step) => y(step[FITNESS]), x(end));
+  const inside = (value) => clamp(y(value), MARGIN.top, height - MARGIN.bottom);
+  const path = stepPath(curve.steps, (step) => x(step[field]), (step) => inside(step[FITNESS]), x(end));
   const near = hover === null ? null : nearest(points, (point) => x(point[field]), hover);
   return h("figure", { class: "chart" },
     h("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label,
@@ -50,10 +51,10 @@ export function resultsChart(curve, { width, byTime, now, live, hover, onHover }
         numberTicks(...range, 5)),
       h("g", { key: "dots", class: points.length < 150 ? "few" : "" }, points.map((point, index) =>
         h("path", { key: index, class: point[FITNESS] < range[0] ? "dot low" : "dot",
-          d: `M${x(point[field]).toFixed(1)} ${clamp(y(point[FITNESS]), MARGIN.top, height - MARGIN.bottom).toFixed(1)}h0` }))),
+          d: `M${x(point[field]).toFixed(1)} ${inside(point[FITNESS]).toFixed(1)}h0` }))),
       h("path", { key: "area", class: "area", d: `${path}V${height - MARGIN.bottom}H${x(curve.steps[0][field])}Z` }),
       h("path", { key: "line", class: "line", d: path }),
-      h("circle", { key: "best", class: "best", cx: x(best[field]), cy: y(best[FITNESS]), r: 4.5 }),
+      h("circle", { key: "best", class: "best", cx: x(best[field]), cy: inside(best[FITNESS]), r: 4.5 }),
       near && hoverMark(near, curve, x(near[field]), y, height, range)),
     h("figcaption", null,
       h("span", null, h("i", { class: "line" }), "best so far"), h("span", null, h("i", { class: "dot" }), "a result"),

@@ -22,7 +22,10 @@ export function span(ms) {
   return `${Math.floor(ms / DAY)} d ${Math.floor((ms % DAY) / HOUR)} h`;
 }
 
-export const ago = (unixMs, now) => (unixMs ? `${span(Math.max(0, now - unixMs))} ago` : "–");
+export function ago(unixMs, now) {
+  if (!unixMs) return "–";
+  return now - unixMs < 2 * SECOND ? "just now" : `${span(now - unixMs)} ago`;
+}
 
 export function clock(unixMs) {
   return unixMs ? new Date(unixMs).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" }) : "–";
