@@ -67,6 +67,19 @@ async def test_searches_are_spread_over_the_nodes(store: Store, nodes: ClusterSt
     assert {each.name for overview in await store.searches.overview() for each in overview.searches} == set(SEARCHES)
 
 
+async def test_the_figures_of_all_nodes_are_put_together(store: Store, nodes: ClusterStore) -> None:
+    await _lives(store, nodes)
+    figures = await store.server_figures()
+    assert (figures.server, figures.aof_healthy, figures.replicas) == ("valkey", True, 0)
+    sizes = []
+    for node in nodes.primaries:
+        with node.client() as client:
+            sizes.append(client.info("persistence")["aof_current_size"])
+    # Each node writes a file of its own, and only adds to it.
+    assert max(sizes) < figures.aof_bytes <= sum(sizes)
+    assert figures.clients >= PRIMARIES
+
+
 async def test_events_of_all_nodes_are_followed(store: Store, nodes: ClusterStore) -> None:
     start = await store.events.now()
     await _lives(store, nodes)

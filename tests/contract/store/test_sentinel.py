@@ -49,6 +49,7 @@ async def test_a_failover_loses_nothing_that_was_acknowledged(sentinels: Sentine
         scene = Scene(store, sentinels.primary().client())
         before = await scene.submit(20)
         (lease,) = await scene.claim()
+        assert (await store.server_figures()).replicas >= 1
         old = await asyncio.to_thread(sentinels.fail_over, how)
         after = await until_taken(lambda: scene.submit(5, key="after"))
         assert len(set(before + after)) == 21, "one key is one task"
