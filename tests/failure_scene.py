@@ -17,6 +17,7 @@ from typing import Any
 from cluster import ARCHITECTURE
 from observed_cluster import ObservedCluster
 from processes import MasterProcess, eventually
+from prometheus_server import DEADLINE_SECONDS
 from tcp_relay import TcpRelay
 from worker_process import TESTS, WorkerProcess
 
@@ -92,7 +93,7 @@ async def _a_worker_dies(cluster: ObservedCluster) -> None:
     """With its machine: nobody says anything, its lease runs out."""
     gate = str(cluster.root / "never")
     (task,) = await submit(cluster, "good", ["doomed"], {**TRAINING, "gate": gate, "gate_step": "3"}, **_for("doomed"))
-    await eventually(lambda: cluster.journal("gate", task), what="the doomed evaluation at its gate")
+    await _at_gate(cluster, task)
     worker = cluster.workers["doomed"]
     worker.executors()
     worker.signal(signal.SIGKILL)
@@ -103,7 +104,7 @@ async def _a_worker_dies(cluster: ObservedCluster) -> None:
 async def _a_machine_is_preempted(cluster: ObservedCluster) -> None:
     gate = str(cluster.root / "never")
     (task,) = await submit(cluster, "good", ["spot"], {**TRAINING, "gate": gate, "gate_step": "3"}, **_for("spot"))
-    await eventually(lambda: cluster.journal("gate", task), what="the evaluation on the spot machine at its gate")
+    await _at_gate(cluster, task)
     (cluster.root / "preempted").touch()
     await cluster.prometheus.until(
         lambda: cluster.prometheus.query('tenure_outcomes_total{kind="release"}'), "what it held was handed back"
@@ -119,11 +120,11 @@ async def _a_result_comes_late(cluster: ObservedCluster) -> None:
         alone = cluster.workers["alone"] = WorkerProcess(cluster.root, "alone")
         await alone.start(relay.address, labels="act=alone")
         (task,) = await submit(cluster, "good", ["late"], extra, **_for("alone"))
-        await eventually(lambda: cluster.journal("gate", task), what="the evaluation at its gate")
+        await _at_gate(cluster, task)
         relay.hold_up()
         await relay.cut()
         await cluster.add_worker("heir", labels="act=alone")
-        await eventually(lambda: len(cluster.journal("gate", task)) == 2, 40, what="another worker has it, too")
+        await _at_gate(cluster, task, runs=2)
         # Only the first of them goes on: the other one is held where it is until that has delivered.
         second = cluster.journal("gate", task)[1]["pid"]
         os.kill(second, signal.SIGSTOP)
@@ -165,6 +166,12 @@ async def _a_master_is_restarted(cluster: ObservedCluster) -> None:
     await cluster.prometheus.until_fires("TenureMasterDown", instance=cluster.instance(master))
     await cluster.restart(master)
     await cluster.prometheus.until_clears("TenureMasterDown", instance=cluster.instance(master))
+
+
+async def _at_gate(cluster: ObservedCluster, task: str, runs: int = 1) -> None:
+    """Wait until so many runs of the task wait at its gate; on a busy machine executors take a while to start."""
+    what = f"{runs} of {task} at its gate"
+    await eventually(lambda: len(cluster.journal("gate", task)) == runs, DEADLINE_SECONDS, what=what)
 
 
 def _shown(cluster: ObservedCluster, expression: str) -> bool:

@@ -63,7 +63,8 @@ GPU_ROWS: dict[str, list[Panel]] = {
             "GPU troubles",
             (happened("tenure_worker_gpu_xid_errors_total", "instance, gpu, xid", OF_INSTANCE), "{{gpu}} XID {{xid}}"),
             (
-                happened("tenure_worker_gpu_ecc_errors_total", "instance, gpu, kind", OF_INSTANCE),
+                # Counted since the driver was loaded: what was there at first did not happen now.
+                f"sum by (gpu, kind) (increase(tenure_worker_gpu_ecc_errors_total{OF_INSTANCE}[$__interval]))",
                 "{{gpu}} {{kind}} memory errors",
             ),
             (f"sum by (gpu) ({of_worker('tenure_worker_gpu_unusable')}) > 0", "{{gpu}} unusable"),

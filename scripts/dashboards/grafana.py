@@ -125,7 +125,7 @@ def _timeseries(panel: Panel) -> Builder[grafana.Panel]:
     if panel.bars:
         built = built.draw_style(common_models.GraphDrawStyle.BARS).fill_opacity(80).line_width(0)
     else:
-        built = built.fill_opacity(40 if panel.stacked else 8)
+        built = built.fill_opacity(40 if panel.stacked else 0)
     if len(panel.limits) > 1:
         dashed = common_models.GraphThresholdsStyleMode.DASHED
         built = built.thresholds_style(common.GraphThresholdsStyleConfig().mode(dashed))

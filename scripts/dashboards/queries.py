@@ -89,6 +89,7 @@ def alerts(severity: str) -> str:
 
 LIVE_WORKERS = 'max(sum by (instance) (tenure_workers{status="live"}))'
 BUSY, FREE = 'max(tenure_slots{use="busy"})', 'max(tenure_slots{use="free"})'
-ALERTS_NOW = 'ALERTS{alertname=~"Tenure.*", alertstate="firing"}'
+# The watchdog's severity is none: it fires always, so that its silence is heard.
+ALERTS_NOW = 'ALERTS{alertname=~"Tenure.*", alertstate="firing", severity!="none"}'
 # Prometheus keeps since when each alert has been active; only of those that fire, it is worth knowing.
 ALERT_AGES = f'(time() - ALERTS_FOR_STATE{{alertname=~"Tenure.*"}}) and ignoring (alertstate) {ALERTS_NOW}'

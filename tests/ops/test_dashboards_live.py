@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from failure_scene import play
 from observed_cluster import ObservedCluster
 from picturing.panels import Answer, ask, choose, load, panels, values_of, variables
 from picturing.prometheus import Prometheus, Window
+from tools import tool
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
 
@@ -31,6 +34,7 @@ async def test_every_panel_has_data(tmp_path: Path) -> None:
         window = Window(start, time.time(), STEP_SECONDS)
         problems = await asyncio.to_thread(_problems, cluster, window)
         assert not problems, "\n".join(problems)
+        await asyncio.to_thread(_draw, cluster, window, tmp_path / "cluster.png")
     finally:
         await cluster.destroy()
 
@@ -55,6 +59,18 @@ def _problems(cluster: ObservedCluster, window: Window) -> list[str]:
                     f"{path.stem}: {panel['title']}: {problem}: {target['expr']}" for problem in _problems_of(answer)
                 ]
     return found
+
+
+def _draw(cluster: ObservedCluster, window: Window, picture: Path) -> None:
+    """By the script, in a real browser: a PNG as wide as a page."""
+    script = ROOT / "ops" / "scripts" / "dashboard-image"
+    asked = ["--prometheus", cluster.prometheus.url, "--last", f"{round(window.seconds)}s", "--to", str(picture)]
+    command = [sys.executable, str(script), *asked, "--browser", tool("chromium"), "cluster"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = picture.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert int.from_bytes(content[16:20], "big") == 1600
 
 
 def _problems_of(answer: Answer) -> list[str]:

@@ -10,7 +10,7 @@ from html import escape
 from picturing import colours
 from picturing.panels import Answer, Line
 from picturing.prometheus import Window
-from picturing.units import text_of, ticks
+from picturing.units import tick_text, ticks
 
 _BOTTOM = 20.0
 _TOP = 6.0
@@ -133,7 +133,7 @@ def _axes(answer: Answer, tops: Sequence[Sequence[float | None]], width: float, 
         high = low + 1
     high += (high - low) * (0.0 if high == defaults.get("max") else 0.06)
     rows = ticks(low, high, unit, max(2, int((height - _BOTTOM) / 34)))
-    names = [text_of(row, unit) for row in rows]
+    names = [tick_text(row, unit) for row in rows]
     left = max(len(name) for name in names) * _CHARACTER + 12
     plot = _Plot(left, width - 10, _TOP, height - _BOTTOM, answer.window, low, high)
     parts = [_time_axis(plot)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 _SI = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " K"))
 _BYTES = ((2.0**40, " TiB"), (2.0**30, " GiB"), (2.0**20, " MiB"), (2.0**10, " KiB"))
@@ -25,6 +26,11 @@ def text_of(value: float, unit: str, decimals: int | None = None) -> str:
             return f"{_scaled(value, _BYTES, ' B', decimals)}/s"
     scaled = _scaled(value, _SI, "", decimals)
     return f"{scaled}{_SUFFIXES.get(unit, ' ' + unit)}"
+
+
+def tick_text(value: float, unit: str) -> str:
+    """The same on an axis, where values are round: ``0.5 s``, not ``0.500 s``."""
+    return re.sub(r"(\.\d*?)0+(?=\D|$)", lambda match: "" if match[1] == "." else match[1], text_of(value, unit))
 
 
 def plain(value: float, decimals: int | None = None) -> str:
