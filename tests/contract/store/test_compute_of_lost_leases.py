@@ -147,7 +147,8 @@ async def test_a_late_success_ends_what_its_successor_did(scene: Scene) -> None:
 
 async def test_a_late_success_of_an_older_lease_than_the_last_is_useful_only(scene: Scene) -> None:
     first = await expired(scene)
-    (_,) = await scene.claim("w2")
+    (second,) = await scene.claim("w2")
+    set_back(scene, second, HOUR_MS)
     await scene.expire_all()
     before = await spent(scene)
     await scene.complete(first, evidence=ran(900_000))

@@ -33,7 +33,7 @@ end
 
 -- Short: one field of more than 64 bytes would make a task's hash several times as large.
 local function worker_mark(worker) return string.sub(redis.sha1hex(worker), 1, 12) end
-local function token_mark(token) return string.sub(token, 1, 16) end
+local function token_mark(token) return string.sub(token, -16) end
 
 local function remember_lost(id, lost)
   redis.call('HSET', key('task', id), 'lost', table.concat({lost.token, int(lost.run), int(lost.wasted), int(lost.kept),
