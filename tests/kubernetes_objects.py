@@ -30,6 +30,11 @@ def render(overlay: str, components: Iterable[str], folder: Path) -> list[Object
         "resources": [os.path.relpath(KUBERNETES / "overlays" / overlay, folder)],
         "components": [os.path.relpath(path, folder) for path in paths],
     }
+    return kustomize(folder, kustomization)
+
+
+def kustomize(folder: Path, kustomization: Object) -> list[Object]:
+    """What a kustomization in that folder is."""
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     done = subprocess.run([tool("kubectl"), "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

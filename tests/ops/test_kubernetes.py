@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kubernetes_objects import (
     POD_OWNERS,
     Object,
     container,
+    kustomize,
     labels,
     matches,
     of_kind,
@@ -277,6 +279,19 @@ def test_workers_are_as_many_as_there_is_work_for(ha: list[Object]) -> None:
     assert down["stabilizationWindowSeconds"] >= 600
     (trigger,) = scaled["spec"]["triggers"]
     assert trigger["metadata"]["ignoreNullValues"] == "false"
+
+
+def test_the_overlay_that_the_documentation_shows_does_what_it_says(tmp_path: Path) -> None:
+    page = (OPS.parent / "docs" / "deployment.md").read_text()
+    (text,) = re.findall(r"```yaml\n# kustomization.yaml\n(.*?)```", page, re.DOTALL)
+    here = os.path.relpath(OPS.parent, tmp_path)
+    text = re.sub(r"github.com/OWNER/tenure(\S+)\?ref=\S+", rf"{here}\1", text)
+    objects = kustomize(tmp_path, yaml.safe_load(text))
+    worker = pods(objects)["tenure-worker"]
+    assert container(worker)["image"] == "registry.internal/tenure-worker-gpu:0.1.0"
+    assert container(worker)["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert settings_of(worker, objects)["TENURE_WORKER_EVALUATOR"] == "my_module:evaluate"
+    assert of_kind(objects, "PersistentVolumeClaim")["tenure-checkpoints"]["spec"]["storageClassName"] == "nfs"
 
 
 def test_the_stores_url_is_the_masters_secret_alone(tmp_path: Path) -> None:

@@ -19,7 +19,12 @@ UNITS = sorted([*FOLDER.glob("*.service"), *FOLDER.glob("*.timer")])
 MASTER, WORKER = FOLDER / "tenure-master.service", FOLDER / "tenure-worker@.service"
 
 # What `systemd-analyze security` may say of each, from 0 (closed) to 100, in tenths of what it prints.
-EXPOSURE_MAX = {"tenure-master.service": 12, "tenure-worker@.service": 23, "tenure-fsck.service": 16, "tenure-backup.service": 16}
+EXPOSURE_MAX = {
+    "tenure-master.service": 12,
+    "tenure-worker@.service": 23,
+    "tenure-fsck.service": 16,
+    "tenure-backup.service": 16,
+}
 
 
 def directives(unit: Path) -> dict[str, str]:
