@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from failure_scene import submit
+from failure_scene import a_result_comes_late, submit
 from observed_cluster import ObservedCluster
 from PIL import Image
 from worker_process import TESTS, WorkerProcess
@@ -75,7 +75,7 @@ class Story:
             (0.55, self._restart_a_master),
             (0.66, self._preempt),
             (0.76, self._break_a_gpu),
-            (0.95, cluster.fsck),
+            (0.82, self._cut_a_worker_off),
         ):
             await self._at(share, act)
         await self._at(1.0, cluster.fsck)
@@ -148,6 +148,9 @@ class Story:
 
     async def _preempt(self) -> None:
         (self._cluster.root / "preempted").touch()
+
+    async def _cut_a_worker_off(self) -> None:
+        await a_result_comes_late(self._cluster, "sweep")
 
     async def _break_a_gpu(self) -> None:
         for xid in (31, 94, 79):

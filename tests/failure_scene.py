@@ -29,7 +29,7 @@ TRAINING = {"steps": "6", "seconds": "1.2", "checkpoint": "2"}
 async def play(cluster: ObservedCluster) -> None:
     """All of it, from a cluster without workers to one that is well again but for what stays to be seen."""
     await _add_workers(cluster)
-    whole = asyncio.gather(_searches(cluster), _a_result_comes_late(cluster))
+    whole = asyncio.gather(_searches(cluster), a_result_comes_late(cluster))
     await asyncio.gather(
         _a_worker_dies(cluster),
         _a_machine_is_preempted(cluster),
@@ -112,14 +112,14 @@ async def _a_machine_is_preempted(cluster: ObservedCluster) -> None:
     await asyncio.to_thread(cluster.client.cancel_tasks, [task])
 
 
-async def _a_result_comes_late(cluster: ObservedCluster) -> None:
+async def a_result_comes_late(cluster: ObservedCluster, search: str = "good") -> None:
     """A worker that was cut off delivers a result when its task is another's."""
     gate = cluster.root / "late-{task_id}"
     extra = {**TRAINING, "gate": str(gate), "gate_step": "3"}
     async with TcpRelay(int(cluster.masters[1].address.rpartition(":")[2])) as relay:
         alone = cluster.workers["alone"] = WorkerProcess(cluster.root, "alone")
         await alone.start(relay.address, labels="act=alone")
-        (task,) = await submit(cluster, "good", ["late"], extra, **_for("alone"))
+        (task,) = await submit(cluster, search, ["late"], extra, **_for("alone"))
         await _at_gate(cluster, task)
         relay.hold_up()
         await relay.cut()

@@ -93,7 +93,7 @@ def _panel(panel: Panel) -> grafana.Panel:
     shown.interval = EVENT_STEP if panel.bars else None
     config = shown.field_config or grafana.FieldConfigSource()
     defaults = config.defaults
-    defaults.unit, defaults.min_val, defaults.max_val = panel.unit, 0, panel.maximum
+    defaults.unit, defaults.min_val, defaults.max_val = panel.unit, panel.minimum, panel.maximum
     defaults.decimals, defaults.no_value = panel.decimals, panel.none
     steps = [grafana.Threshold(value=value, color=colour) for value, colour in panel.limits]
     defaults.thresholds = grafana.ThresholdsConfig(mode=grafana.ThresholdsMode.ABSOLUTE, steps=steps)

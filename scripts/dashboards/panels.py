@@ -52,6 +52,7 @@ class Panel:
         none: What is written where there is no data.
         stacked: ``timeseries``: on top of each other.
         bars: ``timeseries``: one bar a minute, for things that happen seldom.
+        minimum: Where the axis begins; None: at the smallest value.
         limits: From which values on which colour; also lines in a ``timeseries``.
         trend: ``stat``: with its course behind it. Its query must answer even when nothing else does, or the last
             value of somebody dead is shown.
@@ -73,6 +74,7 @@ class Panel:
     bars: bool = False
     limits: Limits = PLAIN
     trend: bool = False
+    minimum: float | None = 0
     maximum: float | None = None
     decimals: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)

@@ -123,6 +123,7 @@ PAGE = Page(
                 ('max(tenure_best_fitness{search="$search"})', "best"),
                 what="The best fitness among the accepted results, over time.",
                 normal="Steps up, ever smaller.",
+                minimum=None,
                 otherwise="Flat for long: the search has found what its space has, or its controller is stuck.",
                 width=12,
                 none="No result yet.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboards.panels import ZERO_IS_BAD, ZERO_IS_GOOD, Page, events, graph, stat, table, timeline
+from dashboards.panels import ZERO_IS_BAD, ZERO_IS_GOOD, Page, bars, events, graph, stat, table, timeline
 from dashboards.queries import MASTERS, OF_MASTER, RATE, happened, quantile_by, quantiles
 
 USED, MOST = 'max(tenure_store_memory_bytes{kind="used"})', 'max(tenure_store_memory_bytes{kind="max"})'
@@ -96,6 +96,19 @@ PAGE = Page(
             ),
         ],
         "Scripts": [
+            bars(
+                "Slowest scripts, p99",
+                "s",
+                (
+                    "topk(10, histogram_quantile(0.99, sum by (le, script) "
+                    f"(increase(tenure_store_script_seconds_bucket{OF_MASTER}[$__range]))) > 0)",
+                    "{{script}}",
+                ),
+                what="Over the whole time shown, the ten slowest.",
+                normal="Below 0.1 s. forget, fsck and overview read much and may be slower.",
+                otherwise="claim, complete, renew or tick among the slow ones: the store is what everything waits for.",
+                width=6,
+            ),
             graph(
                 "Script time, median",
                 "s",
@@ -103,6 +116,7 @@ PAGE = Page(
                 what="Round trip of the pipeline that carried a script, by script.",
                 normal="A millisecond or two; with `appendfsync always` that of the disk's fsync.",
                 otherwise="All of them slow: the disk or the server's CPU. See Fsync.",
+                width=6,
             ),
             graph(
                 "Script time, p99",
@@ -111,6 +125,7 @@ PAGE = Page(
                 what="The slowest round trips, by script.",
                 normal="Some ten milliseconds.",
                 otherwise="Peaks together with rewrites of the append-only file: give it a disk of its own.",
+                width=6,
             ),
             graph(
                 "Script rate",
@@ -119,6 +134,7 @@ PAGE = Page(
                 what="Scripts a second, by name.",
                 normal="tick once a second and master; others as there is work.",
                 otherwise="One far above the others' pace: a client that asks in a loop.",
+                width=6,
                 stacked=True,
             ),
             graph(

@@ -126,11 +126,16 @@ def _axes(answer: Answer, tops: Sequence[Sequence[float | None]], width: float, 
     defaults = answer.panel["fieldConfig"]["defaults"]
     unit = defaults["unit"]
     values = [value for line in tops for value in line if value is not None]
-    low, high = min(0.0, *values) if values else 0.0, max(values, default=1.0)
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if defaults.get("min") is not None:
+        low = min(low, defaults["min"])
     if defaults.get("max") is not None:
         high = max(high, defaults["max"])
     if high <= low:
-        high = low + 1
+        low, high = (
+            (low, low + 1) if defaults.get("min") is not None else (low - 0.05 * abs(low), low + 0.05 * abs(low))
+        )
+        high = max(high, low + 1e-9)
     high += (high - low) * (0.0 if high == defaults.get("max") else 0.06)
     rows = ticks(low, high, unit, max(2, int((height - _BOTTOM) / 34)))
     names = [tick_text(row, unit) for row in rows]
@@ -154,7 +159,8 @@ def _time_axis(plot: _Plot) -> str:
         x = plot.x(time)
         name = datetime.datetime.fromtimestamp(time, datetime.UTC).strftime(form)
         parts.append(_line(x, x, plot.top, plot.bottom, f'stroke="{colours.GRID}"'))
-        parts.append(_text(x, plot.bottom + 15, name, "middle", colours.FAINT))
+        if x < plot.right - len(name) * _CHARACTER / 2 + 8:
+            parts.append(_text(x, plot.bottom + 15, name, "middle", colours.FAINT))
         time += step
     return "".join(parts)
 
@@ -245,7 +251,7 @@ def _points(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _cut(name: str, width: float) -> str:
-    most = int((width - 14) / _CHARACTER)
+    most = round((width - 14) / _CHARACTER)
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
