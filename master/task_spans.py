@@ -113,6 +113,8 @@ def tell_attempt(task_id: str, lease: LeaseFacts | None, outcome: str, error: st
 def tell_expired(expired: Expired, start_ns: int) -> None:
     """The reaper took a lease back: its worker may never tell anything of it."""
     facts = {"state": expired.state.value, "cause": expired.cause}
-    tell_transition("expire", expired.task_id, expired.token, expired.lease, start_ns, **facts)
+    tell_transition(
+        "expire", expired.task_id, expired.token, expired.lease, start_ns, worker=expired.worker_id, **facts
+    )
     error = f"the lease ran out: its worker was {expired.cause}"
     tell_attempt(expired.task_id, expired.lease, "expired", error, **facts)

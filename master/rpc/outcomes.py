@@ -187,7 +187,7 @@ def _fields(judged: Judged, lease: LeaseFacts | None) -> dict[str, Any]:
 def _tell(judged: Judged, kind: str, taken: Taken, start_ns: int) -> None:
     """The spans of an outcome: that it was put into the store, and the lease that it ended."""
     transition = "complete" if isinstance(judged, Success) else "release" if kind == "release" else "fail"
-    facts = {"worker": judged.worker_id, "verdict": taken.word, "kind_of_outcome": kind}
+    facts = {"worker": judged.worker_id, "verdict": taken.word, "outcome": kind}
     tell_transition(transition, judged.task_id, judged.token, taken.lease, start_ns, **facts)
     if taken.run_ms is None or taken.lease is None:
         return

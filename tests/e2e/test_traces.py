@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from processes import MasterProcess, eventually, start_master
 from worker_process import TESTS, WorkerProcess
 
 SEARCH = str(TESTS / "traced_search.py")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "traces.md"
 
 
 @pytest.fixture
@@ -134,6 +136,13 @@ async def test_a_task_is_one_trace_from_its_submit_to_its_result(processes: Proc
     (said,) = [line for line in worker.log_lines("my.word") if line["task"] == ids["good"]]
     (mine,) = named(spans, "my.part")
     assert (said["trace_id"], said["span_id"]) == (mine.trace_id, mine.span_id)
+
+    first_cells = re.findall(r"^\| (`.*?`) \|", PAGE.read_text(), re.MULTILINE)
+    documented = {name for cell in first_cells for name in re.findall(r"`([\w.]+)`", cell)}
+        name for row in re.findall(r"^\| (`.*?`) \|", PAGE.read_text(), re.M) for name in re.findall(r"`([\w.]+)`", row)
+    }
+    assert {span.name for span in spans} <= documented | {"my.part"}
+    assert all(span.attributes["task"] == ids["good"] for span in spans if span.name != "my.part")
 
     spans = receiver.of_task(ids["bad"])
     failed, succeeded = named(spans, "attempt")

@@ -145,9 +145,9 @@ class PipedCheckpoints(ExecutorCheckpoints):
         try:
             state = super().load()
         except CheckpointError as error:
-            tell_checkpoint("load", self._lease_trace, time.monotonic() - began, str(error))
+            self._tell("load", time.monotonic() - began, str(error))
             raise
-        tell_checkpoint("load", self._lease_trace, time.monotonic() - began, step=self.resumed_step)
+        self._tell("load", time.monotonic() - began, step=self.resumed_step)
         self._outbox.send({"type": "resumed", "run": self._run, "step": self.resumed_step or 0})
         self.send_costs()
         return state
@@ -156,8 +156,12 @@ class PipedCheckpoints(ExecutorCheckpoints):
         """Either thread may: the counters only rise, and the supervisor takes each for itself."""
         self._outbox.send({"type": "saves", "run": self._run, "costs": dict(vars(self.counters))})
 
+    def _tell(self, what: str, seconds: float, error: str = "", **attributes: Any) -> None:
+        about = {"search": self._search, "task": self._task_id, "epoch": self._epoch}
+        tell_checkpoint(what, self._lease_trace, seconds, error, **about, **attributes)
+
     def _send_write(self, write: Write) -> None:
-        tell_checkpoint("save", self._lease_trace, write.seconds, write.error, step=write.step, bytes=write.size_bytes)
+        self._tell("save", write.seconds, write.error, step=write.step, bytes=write.size_bytes)
         costs = dict(vars(self.counters))
         self._outbox.send({"type": "saves", "run": self._run, "costs": costs, "write_seconds": write.seconds})
 
