@@ -55,7 +55,7 @@ def _children() -> float:
 
 
 async def _fill(server: StoreServer, tasks: int) -> None:
-    store = await open_store(StoreOptions(url=server.url))
+    store = await open_store(StoreOptions(url=server.url, durability="relaxed"))
     try:
         specs = [TaskSpec(architecture=graph(number), key=f"b-{number:08d}") for number in range(tasks)]
         for batch in batches(specs):
