@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 from cluster import Cluster
 from ops_scripts import BROKEN, FAILED, KEPT, USAGE, Scripts, pid_of
 from processes import eventually, is_alive
@@ -214,18 +213,3 @@ async def test_what_is_not_tenures_or_not_there_is_not_touched(
     assert said.code == USAGE
     assert "no worker nobody is registered" in said.err
     assert is_alive(pid_of(cluster.root / "master" / "ready.json"))
-
-
-@pytest.mark.parametrize("name", ["restart-master", "restart-workers"])
-async def test_help_has_examples_and_exit_codes_under_any_python(name: str, scripts: Scripts, ops: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-S", str(ops / "scripts" / name), "--help"),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "TENURE_PYTHON": sys.executable},
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == 0
-    text = out.decode()
-    assert text.count(f"    {name} ") >= 5, "examples"
-    assert "Exit codes:\n    0  " in text
-    assert os.access(ops / "scripts" / name, os.X_OK)

@@ -62,10 +62,12 @@ class Probe:
 
     Attributes:
         step: What is being done now; set by whoever does it.
+        erred: Set once a client has seen an error.
     """
 
     def __init__(self, addresses: str, *, writes: bool = False, timeout_seconds: float = 600.0) -> None:
         self.step = ""
+        self.erred = threading.Event()
         self._writes = writes
         masters = [str(address) for address in parse_addresses(addresses, "master")]
         orders = [masters[first:] + masters[:first] for first in range(min(len(masters), _CLIENTS_MAX))]
@@ -144,6 +146,7 @@ class Probe:
         if not self._stopping.is_set():
             with self._lock:
                 self._errors.append(sentence)
+            self.erred.set()
 
     def _clear_away(self) -> None:
         try:
