@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ops-test lint proto compat chaos simulate mutants acceptance model bench bench-checkpoint docs clean
+.PHONY: help setup demo test ops-test lint proto compat chaos simulate mutants acceptance model bench bench-checkpoint docs dashboard-images clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ proto: setup ## regenerate the gRPC stubs from proto/*.proto
 
 docs: setup ## regenerate the pages that are made from tables in the code
 	@for generator in scripts/generate_*.py; do $(BIN)/python "$$generator" || exit 1; done
+
+dashboard-images: setup ## draw the pictures of docs/dashboards.md anew, of a real quarter of an hour (ARGS="--minutes 5 --folder /tmp/x")
+	@PYTHONPATH=tests $(BIN)/python -P -m dashboard_story $(ARGS)
 
 compat: setup ## the protocol and the package on the oldest, newest and middle versions of what they need
 	@$(BIN)/pytest -m compat tests/compat $(ARGS)

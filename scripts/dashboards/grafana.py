@@ -207,7 +207,7 @@ def _links() -> list[grafana.DashboardLink]:
     return [
         others,
         _link("How to read these", "${docs}/docs/dashboards.md", tooltip="What each panel is for"),
-        _link("Runbooks", "${docs}/ops/runbooks", tooltip="What to do about each alert"),
+        _link("Runbooks", "${docs}/ops/runbooks/README.md", tooltip="What to do about each alert"),
         _link("Operations", "${docs}/docs/operations.md", tooltip="Restarts, backups, sizing"),
     ]
 

@@ -280,4 +280,7 @@ def test_grafana_is_told_where_everything_is() -> None:
     compose = yaml.safe_load((ROOT / "ops" / "compose.yaml").read_text())
     mounts = dict(mount.split(":")[:2] for mount in compose["services"]["grafana"]["volumes"])
     assert mounts["./grafana/dashboards"] == provider["options"]["path"]
+    (docs,) = (each for each in load(DASHBOARDS[0])["templating"]["list"] if each["name"] == "docs")
+    served = f"/usr/share/grafana{docs['query']}"
+    assert (mounts["../docs"], mounts["./runbooks"]) == (f"{served}/docs", f"{served}/ops/runbooks")
     assert source["url"].strip("${}") in compose["services"]["grafana"]["environment"]

@@ -132,10 +132,8 @@ def _axes(answer: Answer, tops: Sequence[Sequence[float | None]], width: float, 
     if defaults.get("max") is not None:
         high = max(high, defaults["max"])
     if high <= low:
-        low, high = (
-            (low, low + 1) if defaults.get("min") is not None else (low - 0.05 * abs(low), low + 0.05 * abs(low))
-        )
-        high = max(high, low + 1e-9)
+        around = 0.0 if defaults.get("min") is not None else 0.05 * abs(low)
+        low, high = low - around, low + (around or 1.0)
     high += (high - low) * (0.0 if high == defaults.get("max") else 0.06)
     rows = ticks(low, high, unit, max(2, int((height - _BOTTOM) / 34)))
     names = [tick_text(row, unit) for row in rows]
