@@ -67,6 +67,7 @@ def options(fleet: Fleet) -> tuple[str | Path, ...]:
     )
 
 
+@pytest.mark.slow
 async def test_a_service_is_restarted_by_its_command(supervised: Fleet, scripts: Scripts) -> None:
     program = SearchProgram(supervised.addresses, parallelism=3).start()
     before = [pid_of(path) for path in supervised.ready_files]
@@ -79,6 +80,7 @@ async def test_a_service_is_restarted_by_its_command(supervised: Fleet, scripts:
     assert {(record.state, record.attempts, record.losses) for record in records.values()} == {("SUCCEEDED", 0, 0)}
 
 
+@pytest.mark.slow
 async def test_images_are_upgraded_and_taken_back_by_commands(supervised: Fleet, scripts: Scripts) -> None:
     tag = supervised.root / "tag"
     commands = ("--to-command", f"sh -c 'echo new > {tag}'", "--back-command", f"sh -c 'echo old > {tag}'")

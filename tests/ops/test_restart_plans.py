@@ -124,6 +124,10 @@ def test_versions_stand_side_by_side(tmp_path: Path) -> None:
     assert versions.previous == "1.0", "using what is used changes nothing"
     versions.use("1.0")
     assert (versions.current, versions.previous) == ("1.0", "2.0")
+    (tmp_path / "bin").unlink()
+    (tmp_path / "bin").mkdir()
+    with pytest.raises(CannotRestart, match="has to be a link to current/bin"):
+        Versions(tmp_path)
     (tmp_path / "pyvenv.cfg").touch()
     with pytest.raises(CannotRestart, match="is a virtual environment itself"):
         Versions(tmp_path)

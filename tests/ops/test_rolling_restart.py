@@ -83,6 +83,7 @@ def exit_code_of(arguments: list[str]) -> Any:
         return stop.code
 
 
+@pytest.mark.slow
 async def test_everything_is_restarted_and_the_search_notices_nothing(
     fleet: Fleet, store: StoreServer, scripts: Scripts, tmp_path: Path
 ) -> None:
@@ -111,6 +112,7 @@ async def test_everything_is_restarted_and_the_search_notices_nothing(
     assert not list((tmp_path / "state").glob("*.json")), "a run that came to its end leaves no word"
 
 
+@pytest.mark.slow
 async def test_the_only_master_with_its_own_store_is_waited_for(fleet: Fleet, scripts: Scripts, tmp_path: Path) -> None:
     await fleet.start(masters=1, workers=1)
     program = SearchProgram(fleet.addresses).start()
@@ -140,6 +142,7 @@ async def test_the_only_master_with_its_own_store_is_waited_for(fleet: Fleet, sc
         assert left.epoch == 0
 
 
+@pytest.mark.slow
 async def test_it_stops_at_the_first_trouble_and_goes_on_where_it_stopped(
     fleet: Fleet, scripts: Scripts, tmp_path: Path
 ) -> None:

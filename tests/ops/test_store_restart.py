@@ -76,6 +76,7 @@ async def restarted_under_a_search(
     return [str(step) for step in said.report["steps"]]
 
 
+@pytest.mark.slow
 async def test_of_sentinels_servers_the_primary_goes_last_and_hands_over_first(
     fleet: Fleet, scripts: Scripts, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ async def test_of_sentinels_servers_the_primary_goes_last_and_hands_over_first(
         store.remove()
 
 
+@pytest.mark.slow
 async def test_a_cluster_hands_over_each_primary_to_its_replica(fleet: Fleet, scripts: Scripts, tmp_path: Path) -> None:
     store = ClusterStore(tmp_path / "store", replicas=1).start()
     try:

@@ -242,6 +242,7 @@ def roll(
     """Go through the steps and give account of it; returns the exit code."""
     console, began = rolling.console, time.monotonic()
     failure: Exception | None = None
+    complete = False
     probe = None if arguments.probe == "none" else Probe(addresses, writes=arguments.probe == "writes")
     seen: Seen | None = None
     try:
@@ -256,6 +257,7 @@ def roll(
                 record.note(name, identity)
         if probe is not None:
             probe.step = "the end"
+        complete = True
     except (RestartFailed, CannotRestart, TenureError) as error:
         failure = error
     except KeyboardInterrupt:
@@ -263,7 +265,7 @@ def roll(
         raise
     finally:
         if probe is not None:
-            seen = probe.stop() if failure is None else probe.stop(patience_seconds=_ABANDONED_SECONDS)
+            seen = probe.stop() if complete else probe.stop(patience_seconds=_ABANDONED_SECONDS)
     if failure is None:
         record.finish()
     else:

@@ -54,6 +54,10 @@ Examples:
         --masters-via ssh --workers-via ssh --max-unavailable 10% --backup-to /backup/tenure --store redis://store:6379
 
 """
+_HALF_WAY = (
+    "some may run the new version and some the old, which work together: run the same again to go on, "
+    "or --rollback to go back"
+)
 _MORE_EXIT_CODES = """\
     9  it was rolled back: the old version runs, and every promise was kept; the output says why
 """
@@ -248,6 +252,9 @@ class _Upgrade:
                 self._console.say(f"the new version is no good: {error}")
                 if not arguments.no_rollback:
                     stuck = self._go_back()
+        except KeyboardInterrupt:
+            self._console.say(_HALF_WAY)
+            raise
         finally:
             if self._probe is not None:
                 self._probe.step = "the end"

@@ -129,6 +129,10 @@ class Versions:
                 "give another --root, and have your units start ROOT/bin/tenure from there"
             )
 
+        programs = self.root / "bin"
+        if (programs.exists() or programs.is_symlink()) and not _leads_to(programs, "current/bin"):
+            raise CannotRestart(f"{programs} has to be a link to current/bin, and is something else: move it away")
+
     def path(self, name: str) -> Path:
         """Of a version's environment."""
         return self.root / "versions" / name
@@ -188,9 +192,7 @@ class Versions:
         if old:
             self._link("previous", f"versions/{old}")
         self._link("current", f"versions/{name}")
-        programs = self.root / "bin"
-        if not programs.exists() and not programs.is_symlink():
-            self._link("bin", "current/bin")
+        self._link("bin", "current/bin")
 
     def _linked(self, link: str) -> str:
         try:
@@ -203,6 +205,13 @@ class Versions:
         scratch.unlink(missing_ok=True)
         scratch.symlink_to(target)
         scratch.replace(self.root / link)
+
+
+def _leads_to(link: Path, target: str) -> bool:
+    try:
+        return os.readlink(link) in (target, str(link.parent / target))
+    except OSError:
+        return False
 
 
 def facts_of(python: Path) -> Facts:
