@@ -104,9 +104,10 @@ async def _serve(settings: MasterSettings, notifier: Notifier) -> int:
         return ExitCode.INTERNAL if died.done() else ExitCode.OK
     finally:
         notifier.stopping()
-        await master.stop()
         if console is not None:
-            console.close()
+            # Not on the loop: what browsers ask at this moment is answered there.
+            await asyncio.to_thread(console.close)
+        await master.stop()
         if endpoint is not None:
             endpoint.close()
         if settings.ready_file is not None:

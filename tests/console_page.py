@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from processes import DEADLINE_SECONDS
+from processes import DEADLINE_SECONDS, wait_for
 
 OWN = {"Content-Type": "application/json", "X-Tenure-Console": "1"}
 
@@ -53,8 +53,9 @@ class ConsolePage:
         return self.request("GET", f"{path}?{urlencode(query, doseq=True)}" if query else path)
 
     def read(self, path: str, **query: Any) -> Any:
-        """The JSON of a GET that must succeed."""
-        answer = self.get(path, **query)
+        """The JSON of a GET that must succeed; like the page, it asks again while the store doesn't answer."""
+        answer = wait_for(lambda: (got := self.get(path, **query)).status != 503 and got, what=path)
+        assert isinstance(answer, Answer)
         assert answer.status == 200, answer
         return answer.json
 

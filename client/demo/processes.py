@@ -149,9 +149,13 @@ class Fleet:
 
     def start_master(self) -> Process:
         """Start the master, again on the same address and data directory if it ran before. Call wait_ready next."""
-        listen = self._master.facts["grpc"] if self._master is not None else "127.0.0.1:0"
+        before = self._master.facts if self._master is not None else {}
+        listen = before.get("grpc", "127.0.0.1:0")
+        # Whoever watches goes on watching.
+        console = before.get("console", "").removeprefix("http://").rstrip("/") or "127.0.0.1:0"
         data = self.directory / "master"
-        arguments = ["master", "--listen", listen, "--http", "127.0.0.1:0", "--data-dir", str(data)]
+        addresses = ["--listen", listen, "--http", "127.0.0.1:0", "--console", console]
+        arguments = ["master", *addresses, "--data-dir", str(data)]
         self._master = Process("master", arguments, self.logs, {})
         return self._master
 

@@ -91,6 +91,7 @@ class Demo:
         options = self._options
         self._screen.say(f"starting a master with its embedded store, and {options.workers} workers")
         fleet.start_master().wait_ready()
+        self._screen.say(f"watch it at {fleet.master.facts['console']}")
         workers = [fleet.start_worker() for _ in range(options.workers)]
         for worker in workers:
             worker.wait_ready()

@@ -45,7 +45,8 @@ class Asker:
         Raises:
             Unavailable: It took longer, or the store is away.
         """
-        if not self.master.store_answers:
+        # Who looks is told at once, and looks again; what somebody wants done is tried.
+        if give_up and not self.master.store_answers:
             work.close()
             raise Unavailable("the store does not answer", expected="this page tries again by itself")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

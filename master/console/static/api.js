@@ -40,14 +40,24 @@ export function query(path, params) {
 
 async function ask(path, options) {
   let response;
-  let body;
+  let text;
   try {
     response = await fetch(path, { cache: "no-store", ...options });
-    body = await response.json();
+    text = await response.text();
   } catch (error) {
     const late = error.name === "TimeoutError";
     throw new ApiError(late ? "no answer in time" : "no master answers here", 0, "UNREACHABLE");
   }
+  const body = parsed(text);
+  if (!body) throw new ApiError(`the master answered ${response.status} ${response.statusText}`, response.status || 500, "UNREADABLE");
   if (!response.ok) throw new ApiError(body.error?.text || response.statusText, response.status, body.error?.code);
   return body;
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }

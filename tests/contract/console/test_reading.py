@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import signal
 from typing import Any
 
+import pytest
 from console_page import ConsolePage
-from processes import eventually
+from processes import eventually, start_master
 from raw_peers import Broker, OpenSession, renewal_of
+from store_server import StoreServer
 
 from tenure.proto import tenure_pb2, worker_pb2
 
@@ -200,3 +204,57 @@ async def test_bad_questions_get_typed_errors(console: ConsolePage, search: str)
         answer = console.get(path, **query)
         assert (answer.status, answer.json["error"]["code"]) == (status, code), (path, query, answer)
         assert answer.json["error"]["text"]
+
+
+async def test_with_several_masters_each_shows_the_same(
+    store_server: StoreServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    masters = [
+        start_master(tmp_path_factory.mktemp(name), store=store_server.url, data_dir=None, console="127.0.0.1:0")
+        for name in ("a", "b")
+    ]
+    brokers = [Broker(master.address) for master in masters]
+    try:
+        pages = [ConsolePage(master.facts["console"]) for master in masters]
+        await brokers[0].submit("shared", 3)
+        await shown(pages[1], "/api/glance", lambda it: it["tasks"]["QUEUED"] == 3)
+        assert pages[1].act(action="pause_search", search="shared").status == 200
+        found = await shown(pages[0], "/api/search", lambda it: it["search"]["status"] == "paused", name="shared")
+        assert found["forecast"]["why"] == "the search is paused"
+        assert {page.read("/api/glance")["master"]["master_id"] for page in pages} == {
+            master.master_id for master in masters
+        }
+    finally:
+        for broker in brokers:
+            await broker.close()
+        for master in masters:
+            master.remove()
+
+
+async def test_without_its_store_a_master_says_so_at_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    master = start_master(tmp_path_factory.mktemp("storeless"), console="127.0.0.1:0")
+    try:
+        page = ConsolePage(master.facts["console"])
+        page.read("/api/glance")
+        # Held, not dead: nobody starts it again.
+        os.kill(master.store_pid, signal.SIGSTOP)
+
+        async def says_so() -> bool:
+            answer = await asyncio.to_thread(page.get, "/api/events")
+            return answer.status == 503 and "the store does not answer" in answer.json["error"]["text"]
+
+        await eventually(says_so)
+        assert page.get("/").status == 200
+        os.kill(master.store_pid, signal.SIGCONT)
+        await shown_again(page)
+    finally:
+        master.remove()
+
+
+async def shown_again(page: ConsolePage) -> None:
+    """Once the store is back, so is the page."""
+
+    async def works() -> bool:
+        return (await asyncio.to_thread(page.get, "/api/events")).status == 200
+
+    await eventually(works)

@@ -35,7 +35,7 @@ export function view(data, ctx) {
     h("h1", null, "Searches"),
     h("div", { class: "cards" }, cards.map((search) => card(search, data.curves?.[search.name], ctx))),
     rest.length > 0 && h("h2", null, "The others"),
-    rest.length > 0 && table(["Search", "Status", "Tasks", ">Ended", ">Failed", ">Best", "Last result"], rest.map((search) => row(search, ctx))),
+    rest.length > 0 && table(["Search", "Status", "Tasks", ">Ended", ">Failed", ">Best", "Last end"], rest.map((search) => row(search, ctx))),
     leftOut(glance.searches_left_out, "search"),
   ];
 }
@@ -71,7 +71,7 @@ function card(search, curve, ctx) {
     taskBar(search.tasks || {}),
     h("footer", null,
       h("span", null, `${count(search.tasks?.LEASED)} running, ${count((search.tasks?.QUEUED || 0) + (search.tasks?.SCHEDULED || 0))} waiting`),
-      h("span", null, search.last_ended_unix_ms ? `last result ${ago(search.last_ended_unix_ms, ctx.now)}` : "")));
+      h("span", null, search.last_ended_unix_ms ? `last end ${ago(search.last_ended_unix_ms, ctx.now)}` : "")));
 }
 
 function row(search, ctx) {
