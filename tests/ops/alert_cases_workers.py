@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ops.alert_case import W1, Case, outcomes, restarts
-from ops.alert_series import RULE_FAILURES, burst, masters, spell, worker
+from ops.alert_series import RULE_FAILURES, START_MINUTES, burst, flat, masters, spell, worker
 
 CASES = [
     # ---- work -----------------------------------------------------------------------------------------------------
@@ -179,6 +179,17 @@ CASES = [
         fires=1.5,
         clears=18,
         labels=W1,
+    ),
+    Case(
+        "TenureCheckpointsSkipped",
+        # Its first run resumed before the first scrape.
+        {
+            worker("tenure_worker_checkpoints_skipped_total", instance="w2"): spell(1, 60, good="_"),
+            worker("process_start_time_seconds", instance="w2"): flat(START_MINUTES * 60 - 10),
+        },
+        fires=1,
+        clears=16,
+        labels={"instance": "w2"},
     ),
     Case(
         "TenureCheckpointOld",

@@ -22,6 +22,9 @@ from store_server import StoreServer, delete_keys, keys_of
 
 pytestmark = pytest.mark.tools
 
+# A window of seconds would be over before a master is up again on a busy machine.
+LONGER = {"[30m]": "[90m]"}
+
 
 def test_every_alert_is_provoked_or_said_why_not() -> None:
     named = [
@@ -34,7 +37,7 @@ def test_every_alert_is_provoked_or_said_why_not() -> None:
 
 async def test_masters_and_their_store_fail(tmp_path: Path) -> None:
     replacing = {
-        "TenureMasterRestarts": {"> 3": "> 0"},
+        "TenureMasterRestarts": {"> 3": "> 0", **LONGER},
         "TenureFsckOld": {"3 * 86400": "6"},
         "TenureStoreRolledBack": {"< 900": "< 5"},
     }

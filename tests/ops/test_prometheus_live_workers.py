@@ -23,6 +23,7 @@ from worker_process import TESTS, WorkerProcess
 
 pytestmark = pytest.mark.tools
 
+NAMES = ("a", "b", "c", "d", "e")
 # Nothing of these happens in the scene that looks at all others.
 NOT_RECORDED_THERE = {"morphml_worker_gpu_percent", "tenure:store_memory_used:ratio"}
 
@@ -116,28 +117,32 @@ async def silent_records(cluster: ObservedCluster) -> set[str]:
 
 async def test_workers_vanish(tmp_path: Path) -> None:
     replacing = {
-        "TenureWorkerRestarts": {"> 3": "> 0"},
+        # A window of seconds would be over before a worker is up again on a busy machine.
+        "TenureWorkerRestarts": {"> 3": "> 0", "[30m]": "[90m]"},
+        "TenureCheckpointsSkipped": {"< 900": "< 20"},
         "TenureScrapesSlow": {"> 5": "> 0.45"},
         "TenureRunSilent": {"> 7200": "> 2"},
         "TenureCheckpointOld": {"> 7200": "> 2"},
     }
-    settings = {"lease_ttl_seconds": 3, "heartbeat_seconds": 0.5}
+    # With ticks that far apart the leases of workers that stop together run out in two ticks at most; of five workers
+    # with equal numbers of leases, that are most of them in one of the two, whatever the split.
+    settings = {"lease_ttl_seconds": 4, "heartbeat_seconds": 0.5, "tick_seconds": 1.5}
     async with watched("workers", tmp_path, replacing=replacing, **settings) as (cluster, witness):
-        here = {"labels": "kind=here"}
-        workers = (cluster.add_worker(name, **here) for name in "abc")
-        await asyncio.gather(*workers, cluster.add_worker("many", slots=4, **here))
+        await asyncio.gather(*(cluster.add_worker(name, slots=2, labels="kind=here") for name in NAMES))
         gate = tmp_path / "gate"
         waiting = {"steps": "2", "checkpoint": "1", "gate": str(gate), "gate_step": "1"}
-        keys = [f"k{number}" for number in range(7)]
+        keys = [f"k{number}" for number in range(2 * len(NAMES))]
         tasks = await cluster.submit("first", keys, waiting, requirements={"labels": {"kind": "here"}})
-        await eventually(lambda: len(cluster.journal("gate")) == 7, what="seven runs at the gate")
+        await eventually(lambda: len(cluster.journal("gate")) == len(keys), what="all runs at the gate")
         await witness.fires("TenureRunSilent", instance=cluster.instance(cluster.workers["a"]), slot="0")
-        await witness.fires("TenureCheckpointOld", instance=cluster.instance(cluster.workers["a"]), slot="0")
+        await witness.fires("TenureCheckpointOld", instance=cluster.instance(cluster.workers["a"]), slot="1")
         await one_is_not_scraped(cluster, witness)
+        await some_are_killed(cluster, witness)
+        await eventually(lambda: all_held(cluster, tasks), what="runs that are resumed")
         await all_are_cut_off(cluster, witness)
-        await one_is_killed(cluster, witness, tasks)
         gate.touch()
-        await witness.all_clear("TenureRunSilent", "TenureCheckpointOld", "TenureWorkerRestarts", "TenureLeasesExpire")
+        clear = ("TenureRunSilent", "TenureCheckpointOld", "TenureCheckpointsSkipped", "TenureLeasesExpire")
+        await witness.all_clear("TenureWorkerRestarts", *clear)
         await cluster.all_ended("first")
 
 
@@ -152,7 +157,7 @@ async def one_is_not_scraped(cluster: ObservedCluster, witness: Witness) -> None
 
 async def all_are_cut_off(cluster: ObservedCluster, witness: Witness) -> None:
     """Their supervisors are stopped: they hold their connections and say nothing."""
-    for name in ("a", "b", "c", "many"):
+    for name in NAMES:
         cluster.workers[name].signal(signal.SIGSTOP)
     # Together: each is seen for a few seconds only.
     await asyncio.gather(
@@ -160,34 +165,35 @@ async def all_are_cut_off(cluster: ObservedCluster, witness: Witness) -> None:
         witness.fires("TenureScrapesSlow", instance=cluster.instance(cluster.workers["a"])),
         witness.fires("TenureLeasesExpire", cause="silent"),
     )
-    for name in ("a", "b", "c", "many"):
+    for name in NAMES:
         cluster.workers[name].signal(signal.SIGCONT)
     await witness.all_clear("TenureReaperPaused", "TenureScrapesSlow")
 
 
-async def one_is_killed(cluster: ObservedCluster, witness: Witness, tasks: list[str]) -> None:
-    """With all that it holds; and what it has saved is gone, too."""
+async def all_held(cluster: ObservedCluster, tasks: list[str]) -> bool:
+    """Whether every task has its lease."""
+    records = await cluster.records(tasks)
+    return all(record.state == "LEASED" for record in records.values())
 
-    async def holds_four() -> bool:
-        records = await cluster.records(tasks)
-        return sum(record.worker_id == "many" and record.state == "LEASED" for record in records.values()) == 4
 
-    await eventually(holds_four, what="four leases of the worker that is going to be killed")
-    worker = cluster.workers["many"]
-    instance = cluster.instance(worker)
-    worker.executors()
-    worker.signal(signal.SIGKILL)
-    await worker.wait()
+async def some_are_killed(cluster: ObservedCluster, witness: Witness) -> None:
+    """With all that they hold; and what they have saved is gone, too."""
+    killed = [cluster.workers[name] for name in NAMES[:2]]
+    for worker in killed:
+        worker.executors()
+        worker.signal(signal.SIGKILL)
+    await asyncio.gather(*(worker.wait() for worker in killed))
+    instance = cluster.instance(killed[0])
     await asyncio.gather(
         witness.fires("TenureWorkerDown", instance=instance), witness.fires("TenureLeasesExpire", cause="disconnected")
     )
     shutil.rmtree(cluster.root / "checkpoints")
     await asyncio.gather(
-        cluster.start_worker(worker, slots=4, labels="kind=here"),
+        *(cluster.start_worker(worker, slots=2, labels="kind=here") for worker in killed),
         witness.fires("TenureWorkerRestarts", instance=instance),
         witness.fires("TenureCheckpointsSkipped", instance=instance),
     )
-    await witness.all_clear("TenureWorkerDown", "TenureCheckpointsSkipped")
+    await witness.clears("TenureWorkerDown")
 
 
 async def test_machines_fail(tmp_path: Path) -> None:
