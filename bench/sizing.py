@@ -8,7 +8,7 @@ Examples:
     bench/sizing.py                                    # all parts: ten minutes
     bench/sizing.py --parts store --tasks 5000         # bytes of tasks in the store: half a minute
     bench/sizing.py --parts master --workers 100
-    bench/sizing.py --parts backup --backup-tasks 100000
+    bench/sizing.py --parts backup --backup-tasks 1000000
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=200, help="that renew one lease each second")
     parser.add_argument("--seconds", type=float, default=30.0, help="for which they do")
-    parser.add_argument("--backup-tasks", type=int, default=300_000)
+    parser.add_argument("--backup-tasks", type=int, default=100_000)
     asyncio.run(measure(parser.parse_args()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -19,6 +20,7 @@ from store_server import StoreServer
 from tenure.common.spec import TaskSpec
 from tenure.master.store import StoreOptions, open_store
 
+_AT_ONCE = 5000
 SCRIPTS = Path(__file__).resolve().parent.parent.parent / "ops" / "scripts"
 
 
@@ -57,9 +59,10 @@ def _children() -> float:
 async def _fill(server: StoreServer, tasks: int) -> None:
     store = await open_store(StoreOptions(url=server.url, durability="relaxed"))
     try:
-        specs = [TaskSpec(architecture=graph(number), key=f"b-{number:08d}") for number in range(tasks)]
-        for batch in batches(specs):
-            await store.tasks.submit("backup", batch)
+        for start in range(0, tasks, _AT_ONCE):
+            numbers = range(start, min(start + _AT_ONCE, tasks))
+            specs = [TaskSpec(architecture=graph(number), key=f"b-{number:08d}") for number in numbers]
+            await asyncio.gather(*(store.tasks.submit("backup", batch) for batch in batches(specs)))
     finally:
         await store.close()
 
