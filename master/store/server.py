@@ -249,9 +249,12 @@ async def check_schema(client: redis_asyncio.Redis, keys: Keys, url: str) -> Non
     try:
         found: Any = await client.hgetall(keys.schema)
         if not found:  # written only then: a master must start on a full store
-            await client.hsetnx(keys.schema, "version", str(SCHEMA_VERSION))
-            await client.hsetnx(keys.schema, "shards", str(keys.shards))
-            found = await client.hgetall(keys.schema)
+            # At once: masters that start together on a new store must not see half of it.
+            async with client.pipeline(transaction=True) as step:
+                step.hsetnx(keys.schema, "version", str(SCHEMA_VERSION))
+                step.hsetnx(keys.schema, "shards", str(keys.shards))
+                step.hgetall(keys.schema)
+                *_, found = await step.execute()
     except (TimeoutError, RedisError, OSError) as error:
         raise _schema_failure(error, keys, url) from error
     version, shards = (bytes(found.get(name, b"")).decode("utf-8", "replace") for name in (b"version", b"shards"))

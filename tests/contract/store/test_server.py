@@ -191,6 +191,13 @@ class TestSchema:
             assert client.hgetall(store.keys.schema) == {b"version": b"%d" % SCHEMA_VERSION, b"shards": b"3"}
         assert again.keys.schema == store.keys.schema
 
+    async def test_masters_that_start_together_on_a_new_store_see_all_of_it(self, start_server: StartServer) -> None:
+        server = start_server()
+        for turn in range(5):
+            options = StoreOptions(url=server.url, prefix=f"new{turn}", shards=3)
+            for store in await asyncio.gather(*(open_store(options) for _ in range(8))):
+                await store.close()
+
     @pytest.mark.parametrize("version", [b"2", b"0", b"99", b"new", b""])
     async def test_of_another_version(self, start_server: StartServer, version: bytes) -> None:
         server = start_server()
