@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def logged() -> dict[str, set[str]]:
     """Levels by event, from the source."""
     found: dict[str, set[str]] = {}
-    for folder in ("master", "worker"):
+    for folder in ("common", "master", "worker"):
         for path in (ROOT / folder).rglob("*.py"):
             for level, event in re.findall(r'\blog\.(\w+)\(\s*"(\w+\.\w+)"', path.read_text()):
                 found.setdefault(event, set()).add("error" if level == "exception" else level)

@@ -1,4 +1,4 @@
-"""KEDA's query, evaluated by Prometheus: a worker for each task that waits or runs, and no change while nobody knows."""
+"""KEDA's query, evaluated by Prometheus: a slot for each task that waits or runs, no change while nobody knows."""
 
 from __future__ import annotations
 
