@@ -14,7 +14,6 @@ from tenure.client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Deadli
 from tenure.client.logs import LogItem, read_logs
 from tenure.client.records import EventBatch, TaskRecord, TaskVerdict
 from tenure.client.search import Search
-from tenure.client.spans import start_tracing
 from tenure.client.watch import watch_events
 from tenure.common import ids
 from tenure.common.errors import UnknownWorker
@@ -55,7 +54,6 @@ class Client:
         timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
         compression: Literal["gzip"] | None = None,
     ) -> None:
-        start_tracing()
         self._connection = Connection(master, timeout_seconds=timeout_seconds, compression=compression)
         self._searches: dict[str, Search] = {}
         self._lock = threading.Lock()

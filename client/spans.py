@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,14 +20,22 @@ from tenure.common.traceparent import checked_traceparent
 from tenure.common.tracing import Span
 
 _NS_PER_MS = 1_000_000
+
+
 _starting = threading.Lock()
 
 
-def start_tracing() -> None:
-    """Trace if this program does, or if its environment asks for it."""
+def _start() -> None:
+    """Trace if this program does, or if its environment asks for it. With the first span, not with the first client: who
+    asks for something else shall not wait for the import."""
     with _starting:
-        if not tracing.on() and tracing.start("tenure-client", shared=True):
-            atexit.register(tracing.stop)
+        _start_once()
+
+
+@functools.cache
+def _start_once() -> None:
+    if tracing.start("tenure-client", shared=True):
+        atexit.register(tracing.stop)
 
 
 class Submissions:
@@ -39,6 +48,7 @@ class Submissions:
     def __init__(self, search: str, specs: Sequence[TaskSpec]) -> None:
         self.specs = list(specs)
         self._spans: list[Span] = []
+        _start()
         if tracing.on():
             self._spans = [
                 tracing.begin("client.submit", parent=None, kind="producer", search=search, key=spec.key)
@@ -60,6 +70,7 @@ class Submissions:
 
 def tell_result(record: TaskRecord) -> None:
     """This program has seen the task's end."""
+    _start()
     if tracing.on() and (trace := checked_traceparent(record.trace)):
         error = ""
         if record.state is TaskState.FAILED:

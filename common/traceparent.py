@@ -33,7 +33,7 @@ def span_id_of(token: str, what: str) -> str:
 
 def lease_traceparent(traceparent: str, token: str, what: str) -> str:
     """The context of that span, in the same trace; '' without a trace."""
-    return with_span_id(traceparent, span_id_of(token, what))
+    return with_span_id(traceparent, span_id_of(token, what)) if traceparent else ""
 
 
 def log_fields(traceparent: str) -> dict[str, str]:

@@ -175,6 +175,11 @@ async def test_a_killed_worker_and_a_new_master_leave_no_gap(processes: Processe
     assert (second.attributes["worker"], second.attributes["epoch"], second.error) == ("w2", 2, "")
     (expiry,) = named(receiver.of_task(task_id), "expire")
     assert expiry.parent_id == first.span_id
+    # The worker is back, and tells of the run that its last process died under.
+    await processes.work("w1")
+    await eventually(lambda: len(named(receiver.of_task(task_id), "run")) == 2, what="the lost run")
+    (of_lost,) = [span for span in named(receiver.of_task(task_id), "run") if span.parent_id == first.span_id]
+    assert of_lost.error.startswith("the worker's process")
     assert named(receiver.of_task(task_id), "client.result")
 
 

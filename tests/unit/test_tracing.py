@@ -206,10 +206,8 @@ exporter = InMemorySpanExporter()
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(exporter))
 trace.set_tracer_provider(provider)
-from tenure.client import Client
 from tenure.client.spans import Submissions
 from tenure.common.spec import TaskSpec
-client = Client("127.0.0.1:1")
 with trace.get_tracer("mine").start_as_current_span("my search"):
     submissions = Submissions("s", [TaskSpec("{}", key="k")])
 submissions.end([("0-t", "k", True)])
