@@ -26,8 +26,8 @@ _starting = threading.Lock()
 
 
 def _start() -> None:
-    """Trace if this program does, or if its environment asks for it. With the first span, not with the first client: who
-    asks for something else shall not wait for the import."""
+    """Trace if this program does, or if its environment asks for it; with the first span, not with the first client:
+    who asks for something else shall not wait for the import."""
     with _starting:
         _start_once()
 
