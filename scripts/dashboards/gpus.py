@@ -67,7 +67,7 @@ GPU_ROWS: dict[str, list[Panel]] = {
                 f"sum by (gpu, kind) (increase(tenure_worker_gpu_ecc_errors_total{OF_INSTANCE}[$__interval]))",
                 "{{gpu}} {{kind}} memory errors",
             ),
-            (f"sum by (gpu) ({of_worker('tenure_worker_gpu_unusable')}) > 0", "{{gpu}} unusable"),
+            (f"sum by (gpu) ({of_worker('tenure_worker_gpu_unusable')})", "{{gpu}} unusable"),
             what="The driver's XID errors by number, memory errors found by ECC, and GPUs that NVML calls lost.",
             normal="None; corrected memory errors are harmless when seldom.",
             otherwise="The slot is cordoned, its run went elsewhere. Read the XID's meaning, reset or replace the GPU.",

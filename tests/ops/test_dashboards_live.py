@@ -16,18 +16,20 @@ from picturing.panels import Answer, ask, choose, load, panels, values_of, varia
 from picturing.prometheus import Prometheus, Window
 from tools import tool
 
-pytestmark = [pytest.mark.tools, pytest.mark.slow]
+# Far above what it takes where nothing else runs.
+pytestmark = [pytest.mark.tools, pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "ops" / "grafana" / "dashboards").glob("*.json"))
 # The scene takes a minute where dashboards show hours: what they count in minutes is counted in these seconds.
 STEP_SECONDS = 2.0
-# So that an alert that is about a search fires, too.
+# So that the store has a limit to show; and that an alert that is about a search fires, too.
+LIMITED = {"maxmemory": "256mb", "maxmemory-policy": "noeviction"}
 LOWER = {"TenureDeadLetters": {"> 10": "> 0"}}
 
 
 async def test_every_panel_has_data(tmp_path: Path) -> None:
-    cluster = await ObservedCluster.start(tmp_path, masters=2, external=True, replacing=LOWER)
+    cluster = await ObservedCluster.start(tmp_path, masters=2, external=LIMITED, replacing=LOWER)
     start = time.time()
     try:
         await play(cluster)
