@@ -20,7 +20,7 @@ from store_server import StoreServer
 from tenure.common.spec import TaskSpec
 from tenure.master.store import StoreOptions, open_store
 
-_AT_ONCE = 5000
+_AT_ONCE = 1000
 SCRIPTS = Path(__file__).resolve().parent.parent.parent / "ops" / "scripts"
 
 

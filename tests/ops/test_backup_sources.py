@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sentinel import SERVICE, SentinelStore
 from store_cluster import ClusterStore
 from store_server import StoreServer
 
+from tenure.common.spec import TaskSpec
 from tenure.master.store import StoreOptions, open_store
 
 DONE, REFUSED = 0, 5
@@ -47,17 +49,28 @@ async def test_a_server_whose_files_cannot_be_read_sends_a_snapshot(tmp_path: Pa
         server.remove()
 
 
-async def test_behind_sentinels_a_replica_is_copied(tmp_path: Path) -> None:
+async def test_behind_sentinels_a_replica_is_copied_that_has_everything(tmp_path: Path) -> None:
     servers = await asyncio.to_thread(SentinelStore(tmp_path / "sentinel", replicas=1).start)
+    store = await open_store(StoreOptions(url=servers.url))
+    over = asyncio.Event()
+
+    async def load() -> int:
+        for number in itertools.count():
+            await store.tasks.submit("s", [TaskSpec("{}", key=str(number))])
+            if over.is_set():
+                return number + 1
+        raise AssertionError("unreachable")
+
     try:
-        store = await open_store(StoreOptions(url=servers.url))
-        await store.searches.put("s", {})
-        said = await run_here(making.main, "--store", servers.url, "--to", tmp_path / "b", "--output", "json")
-        assert said.code == DONE, said
-        assert said.report["nodes"][0]["place"].endswith(f"a replica of {SERVICE}")
-        assert list(said.report["searches"]) == ["s"]
-        await store.close()
+        loading = asyncio.create_task(load())
+        for _ in range(3):
+            said = await run_here(making.main, "--store", servers.url, "--to", tmp_path / "b", "--output", "json")
+            assert said.code == DONE, said
+            assert said.report["nodes"][0]["place"].endswith(f"a replica of {SERVICE}")
+        over.set()
+        assert 0 < said.report["states"]["QUEUED"] <= await loading
     finally:
+        await store.close()
         await asyncio.to_thread(servers.remove)
 
 

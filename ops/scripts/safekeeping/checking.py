@@ -56,11 +56,12 @@ def check(arguments: argparse.Namespace, console: Console) -> Exit:
     for node in backup.facts["nodes"]:
         check_memory(node["memory_bytes"])
     looks, checked = [], 0
-    for at in backup.folders:
-        proof = prove_node(at, backup.path.parent, arguments, store["shards"], console, strict=backup.verified)
-        looks.append(proof.look)
-        checked += proof.tasks_checked
-        wrong += proof.violations
+    with folder.scratch_for(backup) as scratch:
+        for at in backup.folders:
+            proof = prove_node(at, scratch, arguments, store["shards"], console, strict=backup.verified)
+            looks.append(proof.look)
+            checked += proof.tasks_checked
+            wrong += proof.violations
     look, torn = merged(looks)
     wrong += torn
     if backup.verified and look.states() != backup.facts["states"]:

@@ -26,11 +26,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from safekeeping.console import Failed, Misused, Refused
 
 FORMAT = 1
 _NAME = re.compile(r"tenure-\d{8}T\d{6}Z(-\d+)?")
 _PARTIAL, _DELETING = ".partial-", ".deleting-"
+# Of whoever looks at a backup without holding the folder; its pid follows.
+_VIEW = re.compile(r"\.view-(\d+)-")
 _MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 20
 
@@ -158,11 +162,20 @@ def held(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise Refused(f"another backup into {folder} is under way") from None
         for path in folder.iterdir():
-            if path.name.startswith((_PARTIAL, _DELETING)):
+            view = _VIEW.match(path.name)
+            if path.name.startswith((_PARTIAL, _DELETING)) or (view and not psutil.pid_exists(int(view[1]))):
                 shutil.rmtree(path, ignore_errors=True)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def scratch_for(backup: Backup) -> Iterator[Path]:
+    """A folder to look at a backup from: beside it, where files can be linked; else where temporary files are."""
+    parent = backup.path.parent if os.access(backup.path.parent, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f".view-{os.getpid()}-", dir=parent) as path:
+        yield Path(path)
 
 
 def begin(folder: Path) -> Path:

@@ -247,11 +247,11 @@ class _Making:
         for server in self.store.servers:
             at = partial / server.name / FOLDER
             at.parent.mkdir()
+            server.wait_until_written()
             if server.folder is None:
                 digests, moment = write_snapshot(server.client, at, self._on_bytes)
                 taken.append(_Taken(server, moment, digests, at))
                 continue
-            server.wait_until_written()
             with opened(server.folder, server.manifest) as files:
                 if len(self.store.servers) == 1:
                     # What belongs to the copy is settled; so the look need not wait until it is copied.

@@ -174,7 +174,7 @@ class _Restoring:
             servers: list[redis.Redis] = []
             proofs = []
             for at in self.backup.folders:
-                scratch = stack.enter_context(_scratch(self.backup))
+                scratch = stack.enter_context(folder.scratch_for(self.backup))
                 proofs.append(self._prove(at, scratch))
                 if not self.arguments.dry_run:
                     serve = serving(at, scratch, self.arguments.server_binary, strict=True)
@@ -239,7 +239,7 @@ class _Restoring:
 
     def _proof_of_backup(self) -> Proof:
         self._check_hashes()
-        with _scratch(self.backup) as scratch:
+        with folder.scratch_for(self.backup) as scratch:
             proof = self._prove(self.backup.folders[0], scratch)
         self._judge(proof.violations)
         return proof
@@ -332,14 +332,6 @@ def _held(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def _scratch(backup: Backup) -> Iterator[Path]:
-    """Beside the backup, where files can be linked; else where temporary files are."""
-    parent = backup.path.parent if os.access(backup.path.parent, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=parent) as path:
-        yield Path(path)
 
 
 def _check_owner(target: Path) -> None:

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from safekeeping.appendonly import FOLDER, MANIFEST
-from safekeeping.console import NoAnswer, Refused
+from safekeeping.console import Failed, NoAnswer, Refused
 from tenure.master.store.cluster import CLUSTER_SCHEMES
 from tenure.master.store.embedded import find_socket
 from tenure.master.store.sentinel import SENTINEL_SCHEMES
@@ -45,6 +45,7 @@ class Server:
         manifest: The name of the manifest in there.
         size_bytes: About what its copy will have.
         memory_bytes: What its data need in memory.
+        primary: Whose replica it is; None: it is written to itself.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Server:
     manifest: str
     size_bytes: int
     memory_bytes: int
+    primary: redis.Redis | None = None
 
     @property
     def method(self) -> str:
@@ -61,7 +63,17 @@ class Server:
         return "files" if self.folder is not None else "replication"
 
     def wait_until_written(self) -> None:
-        """Return when what the server has answered is in its file (``everysec`` may keep it back for a moment)."""
+        """Return when what the store has answered so far is here, and in the file.
+
+        A replica may be behind its primary, and with ``everysec`` a server may keep back what it writes for a moment.
+
+        Raises:
+            Failed: The replica doesn't catch up.
+        """
+        if self.primary is not None:
+            target = int(self.primary.info("replication")["master_repl_offset"])
+            if not _has_caught_up(self.client, target):
+                raise Failed(f"{self.place} has not what its primary had {_CATCH_UP_SECONDS:g} s ago")
         deadline = time.monotonic() + _CATCH_UP_SECONDS
         while int(self.client.info("persistence").get("aof_buffer_length", 0)) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
@@ -99,15 +111,16 @@ def source(store: str, data_dir: Path, method: str = "auto") -> Iterator[Source]
         Refused: It can't be copied by this method.
     """
     kind, place, url = _described(store, data_dir)
-    clients: list[tuple[redis.Redis, str]] = []
+    found: list[_Found] = []
     try:
-        clients += asyncio.run(_clients(kind, url, place))
+        found += asyncio.run(_servers(kind, url, place))
         own = data_dir / "store" if kind == "embedded" else None
-        servers = [_examine(f"node-{number}", *each, method, own) for number, each in enumerate(clients)]
+        servers = [_examine(f"node-{number}", each, method, own) for number, each in enumerate(found)]
         yield Source(kind, place, url, servers)
     finally:
-        for client, _ in clients:
-            client.close()
+        for each in found:
+            for client in filter(None, (each.client, each.primary)):
+                client.close()
 
 
 def _described(store: str, data_dir: Path) -> tuple[str, str, str]:
@@ -129,14 +142,22 @@ def _described(store: str, data_dir: Path) -> tuple[str, str, str]:
     return "embedded", str(data_dir.absolute()), f"unix://{socket}"
 
 
-async def _clients(kind: str, url: str, place: str) -> list[tuple[redis.Redis, str]]:
-    """A blocking connection to each server, and where that is."""
+@dataclass(frozen=True)
+class _Found:
+    """A blocking connection to a server, where that is, and one to its primary if it is a replica."""
+
+    client: redis.Redis
+    place: str
+    primary: redis.Redis | None = None
+
+
+async def _servers(kind: str, url: str, place: str) -> list[_Found]:
     if kind == "cluster":
         topology = make_topology(url)
         try:
             await open_topology(topology, url)
             pools = [client.connection_pool for client in topology.primaries()]
-            return [(_blocking(pool), _address(pool.connection_kwargs)) for pool in pools]
+            return [_Found(_blocking(pool), _address(pool.connection_kwargs)) for pool in pools]
         finally:
             await topology.close()
     pool = make_pool(url)
@@ -149,7 +170,7 @@ async def _clients(kind: str, url: str, place: str) -> list[tuple[redis.Redis, s
             await pool.aclose()
             for sentinel in pool.sentinel_manager.sentinels:
                 await sentinel.aclose()
-    return [(_blocking(pool), place)]
+    return [_Found(_blocking(pool), place)]
 
 
 def _blocking(pool: redis_asyncio.ConnectionPool, **changed: Any) -> redis.Redis:
@@ -168,7 +189,7 @@ def _address(options: dict[str, Any]) -> str:
     return f"{options['host']}:{options['port']}"
 
 
-async def _behind_sentinels(pool: SentinelConnectionPool) -> tuple[redis.Redis, str]:
+async def _behind_sentinels(pool: SentinelConnectionPool) -> _Found:
     """A replica that has what the primary has now, so that the primary need not fork; else the primary."""
     service = pool.service_name
     host, port = await pool.sentinel_manager.discover_master(service)
@@ -178,10 +199,9 @@ async def _behind_sentinels(pool: SentinelConnectionPool) -> tuple[redis.Redis, 
         for replica_host, replica_port in await pool.sentinel_manager.discover_slaves(service):
             replica = _blocking(pool, host=replica_host, port=replica_port)
             if _has_caught_up(replica, target):
-                primary.close()
-                return replica, f"{replica_host}:{replica_port}, a replica of {service}"
+                return _Found(replica, f"{replica_host}:{replica_port}, a replica of {service}", primary)
             replica.close()
-    return primary, f"{host}:{port}, the primary of {service}"
+    return _Found(primary, f"{host}:{port}, the primary of {service}")
 
 
 def _has_caught_up(replica: redis.Redis, target: int) -> bool:
@@ -199,7 +219,8 @@ def _has_caught_up(replica: redis.Redis, target: int) -> bool:
     return False
 
 
-def _examine(name: str, client: redis.Redis, place: str, method: str, own: Path | None) -> Server:
+def _examine(name: str, found: _Found, method: str, own: Path | None) -> Server:
+    client, place = found.client, found.place
     try:
         info: dict[str, Any] = client.info("everything")
     except (RedisError, OSError) as error:
@@ -212,7 +233,7 @@ def _examine(name: str, client: redis.Redis, place: str, method: str, own: Path 
         )
     memory = int(info.get("used_memory", 0))
     size = int(info.get("aof_current_size", 0)) if folder is not None else memory
-    return Server(name, place, client, folder, manifest, size, memory)
+    return Server(name, place, client, folder, manifest, size, memory, found.primary)
 
 
 def _readable_folder(client: redis.Redis, info: dict[str, Any], own: Path | None) -> tuple[Path | None, str]:
