@@ -62,6 +62,14 @@ async def test_a_release_keeps_what_its_checkpoint_has(scene: Scene) -> None:
     await resend(scene, lambda: scene.tasks.release(end))
 
 
+async def test_a_checkpoint_keeps_no_more_than_there_was(scene: Scene) -> None:
+    """It was registered after the run's end, or the worker's clock is another."""
+    grant = await lease_ago(scene)
+    set_kept(scene, grant, 700_000)
+    await scene.release(grant, evidence=ran(600_000))
+    assert await spent(scene) == {"saved checkpoint": 600_000}
+
+
 async def test_what_never_reached_its_worker_cost_nothing(scene: Scene) -> None:
     grant = await lease_ago(scene)
     assert (await scene.tasks.release(release(grant, evidence=None))).run_ms == 0
