@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenure.common.errors import Unavailable
-from tenure.master.console.cache import COST_RATIO, SharedAnswers
+from tenure.master.console.cache import COST_RATIO, FRESH_SECONDS_MIN, SharedAnswers
 
 if TYPE_CHECKING:
     from tenure.master.master import Master
@@ -58,9 +58,15 @@ class Asker:
             expected = "try again" if give_up else "it may still be at work: look again in a moment"
             raise Unavailable(f"the master did not answer within {seconds:g} s", expected=expected) from None
 
-    def shared(self, question: object, make: Callable[[], T], cost_ratio: float = COST_RATIO) -> T:
+    def shared(
+        self,
+        question: object,
+        make: Callable[[], T],
+        cost_ratio: float = COST_RATIO,
+        fresh_seconds_min: float = FRESH_SECONDS_MIN,
+    ) -> T:
         """What ``make`` returns, or returned a short time ago to somebody else; see SharedAnswers."""
-        answer: T = self._answers.get(question, make, cost_ratio)
+        answer: T = self._answers.get(question, make, cost_ratio, fresh_seconds_min)
         return answer
 
     def forget(self) -> None:

@@ -18,8 +18,8 @@ from tenure.master.store.records import SearchView
 
 CURVES_MAX = 64
 PIECE = 250
-# One look reads no longer than this; a long search's first curve comes in several.
-LOOK_SECONDS_MAX = 0.1
+# One look reads no longer than this, half of it pauses; a long search's first curve comes in several.
+LOOK_SECONDS_MAX = 0.4
 REREAD_SECONDS_MIN = 60.0
 
 Read = Callable[[str, int, int, int], Sequence[Ended]]
@@ -75,10 +75,17 @@ class Curves:
     Args:
         read: Reads results in the order of their ends.
         clock: Seconds, monotonic.
+        pause: Waits so many seconds.
     """
 
-    def __init__(self, read: Read, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        read: Read,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._read = read
+        self._pause = pause
         self._clock = clock
         self._lock = threading.Lock()
         self._followed: OrderedDict[str, _Followed] = OrderedDict()
@@ -95,12 +102,16 @@ class Curves:
     def _read_on(self, name: str, followed: _Followed) -> None:
         end = self._clock() + LOOK_SECONDS_MAX
         while True:
+            started = self._clock()
             rows = self._read(name, followed.start_unix_ms, followed.skip, PIECE)
             if rows:
                 followed.take(rows)
             followed.whole = len(rows) < PIECE
-            if followed.whole or self._clock() >= end:
+            now = self._clock()
+            if followed.whole or now >= end:
                 return
+            # Others want the store and the master, too.
+            self._pause(min(now - started, end - now))
 
     def _followed_of(self, search: SearchView) -> _Followed:
         now = self._clock()

@@ -70,7 +70,8 @@ class Searches:
         def make() -> dict[str, Any]:
             return _curve(self._curves.look(self.view(name)), CURVE_POINTS)
 
-        return self._asker.shared(("curve", name), make, cost_ratio=2.0)
+        # Reading pauses by itself, so a long search is read on soon.
+        return self._asker.shared(("curve", name), make, cost_ratio=1.0, fresh_seconds_min=0.25)
 
     def small_curves(self, names: Iterable[str]) -> dict[str, Any]:
         """Small curves of at most SMALL_CURVES_MAX searches, for a list; those that don't exist are left out."""

@@ -243,6 +243,30 @@ class TestSharedAnswers:
             thread.join(20)
         assert (found, len(asked)) == ([5, 5, 5], 1)
 
+    def test_whoever_has_an_answer_does_not_wait_for_the_next_but_not_for_ever(self) -> None:
+        clock, begun, go = Clock(), threading.Event(), threading.Event()
+        answers = SharedAnswers(clock)
+        answers.get("q", lambda: "old")
+        clock.now += 1.5
+
+        def make() -> str:
+            begun.set()
+            go.wait(20)
+            return "new"
+
+        maker = threading.Thread(target=answers.get, args=("q", make))
+        maker.start()
+        assert begun.wait(20)
+        assert answers.get("q", make) == "old"
+        clock.now += 5
+        late: list[str] = []
+        waiter = threading.Thread(target=lambda: late.append(answers.get("q", make)))
+        waiter.start()
+        go.set()
+        maker.join(20)
+        waiter.join(20)
+        assert late == ["new"]
+
     def test_questions_are_bounded(self) -> None:
         answers = SharedAnswers(Clock())
         for number in range(2 * ENTRIES_MAX):
