@@ -38,7 +38,8 @@ def kustomize(folder: Path, kustomization: Object) -> list[Object]:
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     done = subprocess.run([tool("kubectl"), "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    # By libyaml where it is there: dashboards are long.
+    return list(yaml.load_all(done.stdout, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def of_kind(objects: Iterable[Object], *kinds: str) -> dict[str, Object]:

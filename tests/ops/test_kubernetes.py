@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import functools
+import importlib
+import json
 import os
 import re
 from pathlib import Path
@@ -13,8 +15,6 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from cloudcoil.models.keda.v1alpha1 import ScaledObject
-from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, ServiceMonitor
 from kubernetes_objects import (
     KUBERNETES,
     OPS,
@@ -47,7 +47,13 @@ INSTALLATIONS = {
 }
 # The oldest that is supported by its makers today or was last year, and the newest.
 VERSIONS = ("1.31", "1.37")
-MODELS = {model.__name__: model for model in (ScaledObject, PodMonitor, PrometheusRule, ServiceMonitor)}
+# Custom resources, by the module that has their models.
+MODELS = {
+    "ScaledObject": "cloudcoil.models.keda.v1alpha1",
+    "PodMonitor": "cloudcoil.models.prometheus_operator.v1",
+    "ServiceMonitor": "cloudcoil.models.prometheus_operator.v1",
+    "PrometheusRule": "cloudcoil.models.prometheus_operator.v1",
+}
 
 
 @pytest.fixture(scope="module", params=INSTALLATIONS)
@@ -61,28 +67,36 @@ def ha(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
 
 
 @functools.cache
-def closed(model: Any) -> jsonschema.Draft202012Validator:
+def closed(kind: str) -> jsonschema.Draft202012Validator:
     """By the model's JSON schema, but a name that it doesn't know is an error. Kubernetes would only drop it."""
-    schema: Object = model.model_json_schema()
+    # Here, since it takes seconds, and every process of a test run reads this module.
+    schema: Object = getattr(importlib.import_module(MODELS[kind]), kind).model_json_schema()
     for one in (schema, *schema["$defs"].values()):
         if "properties" in one:
             one.setdefault("additionalProperties", False)
     return jsonschema.Draft202012Validator(schema)
 
 
+@functools.cache
+def check(text: str) -> None:
+    """Each object once, however many installations have it."""
+    one = json.loads(text)
+    if one["kind"] in MODELS:
+        closed(one["kind"]).validate(one)
+    else:
+        for version in VERSIONS:
+            kubernetes_validate.validate(one, version, strict=True)
+
+
 def test_every_object_is_valid(objects: list[Object]) -> None:
     for one in objects:
-        if one["kind"] in MODELS:
-            closed(MODELS[one["kind"]]).validate(one)
-        else:
-            for version in VERSIONS:
-                kubernetes_validate.validate(one, version, strict=True)
+        check(json.dumps(one, sort_keys=True))
 
 
 def test_the_schemas_refuse_what_is_misspelt(ha: list[Object]) -> None:
     (scaled,) = of_kind(ha, "ScaledObject").values()
     with pytest.raises(jsonschema.ValidationError, match="pollingIntervall"):
-        closed(ScaledObject).validate({**scaled, "spec": {**scaled["spec"], "pollingIntervall": 30}})
+        closed("ScaledObject").validate({**scaled, "spec": {**scaled["spec"], "pollingIntervall": 30}})
     (budget, _) = of_kind(ha, "PodDisruptionBudget").values()
     with pytest.raises(kubernetes_validate.ValidationError, match="minAvailible"):
         kubernetes_validate.validate(
