@@ -32,7 +32,7 @@ endif
 test: ## lint, then all tests (TESTS=… only those, without lint; ARGS=… for pytest)
 	@$(BIN)/pytest -n $(or $(JOBS),$(if $(TESTS),0,auto)) --dist worksteal $(TESTS) $(ARGS)
 
-ops-test: setup ## dashboards, alerts, scripts and the console, with a real Prometheus and Chromium (installed where they are missing)
+ops-test: setup ## dashboards, alerts, scripts, units, deployments, the console, with a real Prometheus, systemd and Chromium (installed where missing)
 	@scripts/install_tools
 	@$(BIN)/pytest -n $(or $(JOBS),auto) --dist worksteal -m 'tools or not tools' tests/ops $(ARGS)
 

@@ -1,4 +1,4 @@
-"""How Kubernetes ends a worker: the preStop hook of ops/kubernetes, then SIGTERM; this test is in the kubelet's place."""
+"""How Kubernetes ends a worker: the preStop hook of ops/kubernetes, then SIGTERM; the test is the kubelet."""
 
 from __future__ import annotations
 
