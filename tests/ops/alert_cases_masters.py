@@ -164,6 +164,24 @@ CASES = [
         clears=4 * 24 * 60 + 15,
         step="4m",
     ),
+    Case(
+        "TenureBackupOld",
+        {
+            'tenure_backup_timestamp_seconds{instance="store-1"}': lambda grid: (
+                f"0x{grid.steps(48 * 60)} {48 * 3600}x{grid.steps(120)}"
+            ),
+        },
+        fires=37 * 60 + 15,
+        clears=48 * 60 + 35,
+        step="4m",
+    ),
+    Case(
+        "TenureBackupFails",
+        {'tenure_backup_run_succeeded{instance="store-1"}': spell(0, 20, good=1)},
+        fires=6,
+        clears=21,
+        labels={"instance": "store-1"},
+    ),
     # ---- leases ---------------------------------------------------------------------------------------------------
     Case("TenureReaperPaused", {**masters("tenure_reaper_paused", spell(1, 2))}, fires=1, clears=3),
     Case(

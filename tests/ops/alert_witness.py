@@ -79,6 +79,8 @@ NOT_LIVE = {
     "TenureAofGrows": "needs a gigabyte",
     "TenureFsyncSlow": "needs a disk that is slow when told",
     "TenureForkSlow": "needs gigabytes in the store",
+    "TenureBackupOld": "node_exporter tells it; tests/ops/test_backup.py has what the script writes for that",
+    "TenureBackupFails": "the same",
     "TenureReplicaLost": "needs a replicated store; tests/contract/store/test_sentinel.py has the failover",
     "TenureRenewalsLate": "needs workers that are late for minutes, and no later than a lease",
     "TenureLeaseClockStands": "a bug, or a store's clock that stands",
