@@ -18,7 +18,7 @@ class Case:
         clears: Minutes after it went bad, by when it has cleared.
         labels: Of the alert.
         also: Alerts that rightly fire with it.
-        step: Between samples: ``15s``, or ``4m`` for what is measured in days.
+        step: Between samples: ``1m``, or ``4m`` for what is measured in days.
     """
 
     alert: str
@@ -27,7 +27,7 @@ class Case:
     clears: float
     labels: dict[str, str] = field(default_factory=dict)
     also: tuple[str, ...] = ()
-    step: str = "15s"
+    step: str = "1m"
 
 
 W1 = {"instance": "w1"}

@@ -75,7 +75,10 @@ CASES = [
     ),
     Case(
         "TenureWorkerRestarts",
-        {worker("process_start_time_seconds"): restarts},
+        {
+            worker("process_start_time_seconds"): restarts,
+            worker("tenure_worker_checkpoints_skipped_total"): flat(0),
+        },
         fires=5,
         clears=40,
         labels=W1,

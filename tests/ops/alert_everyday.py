@@ -75,6 +75,7 @@ EVERYDAY: dict[str, dict[str, Values]] = {
     "a worker is restarted": {
         worker("up"): _away(10, 1),
         worker("process_start_time_seconds"): _away(10, 1, good=660, bad="_"),
+        worker("tenure_worker_checkpoints_skipped_total"): flat(0),
         worker("tenure_worker_session_up"): _away(11, 0.5),
         **masters("tenure_workers", _away(10, 1), 'status="live", mode="active"'),
     },
