@@ -92,12 +92,12 @@ PAGE = Page(
                 limits=BAD,
             ),
             stat(
-                "Preemptions",
+                "Preempted",
                 "short",
-                in_this_time("tenure_worker_preemption_notices_total", OF_INSTANCE),
-                what="Notices that a machine goes away, by signal, file or URL.",
+                in_this_time("tenure_outcomes_total", '{instance=~"$master", cause="WorkerPreempted"}'),
+                what="Runs handed back because their worker's machine was taken away.",
                 normal="As your provider takes machines.",
-                otherwise="They cost nothing when grace suffices; see Wasted by cause, release.",
+                otherwise="They cost little when grace suffices for a checkpoint; see Wasted by cause, release.",
             ),
             stat(
                 "Checkpoint failures",
@@ -185,7 +185,8 @@ PAGE = Page(
                 "Preemption notices",
                 (happened("tenure_worker_preemption_notices_total", "source", OF_INSTANCE), "{{source}}"),
                 (happened("tenure_worker_preemption_poll_failures_total", "job", OF_INSTANCE), "looks that failed"),
-                what="By where the notice came from; and looks at the URL or file that gave no answer.",
+                what="By where the notice came from; and looks at the URL or file that gave no answer. A worker that "
+                "is gone before the next scrape takes its notice with it; Releases by cause has its runs.",
                 normal="As your provider takes machines; no failed looks.",
                 otherwise="Failed looks: the worker would not hear of its end. Check the URL from that machine.",
                 none="None in this time.",

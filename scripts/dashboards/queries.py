@@ -88,7 +88,8 @@ def alerts(severity: str) -> str:
 
 
 LIVE_WORKERS = 'max(sum by (instance) (tenure_workers{status="live"}))'
-BUSY, FREE = 'max(tenure_slots{use="busy"})', 'max(tenure_slots{use="free"})'
+# On average over masters: each looks at another moment, and the most busy and the most free slots are more than all.
+BUSY, FREE = 'avg(tenure_slots{use="busy"})', 'avg(tenure_slots{use="free"})'
 # The watchdog's severity is none: it fires always, so that its silence is heard.
 ALERTS_NOW = 'ALERTS{alertname=~"Tenure.*", alertstate="firing", severity!="none"}'
 # Prometheus keeps since when each alert has been active; only of those that fire, it is worth knowing.

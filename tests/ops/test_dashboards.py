@@ -98,6 +98,12 @@ def declared_in_code() -> dict[str, set[str]]:
     return found | declared(row.family() for row in LOOKED_UP.values())
 
 
+def told_by_backups() -> dict[str, set[str]]:
+    """What ops/scripts/backup writes for node_exporter."""
+    source = (ROOT / "ops" / "scripts" / "safekeeping" / "textfile.py").read_text()
+    return {f"tenure_backup_{name}": set() for name in re.findall(r"gauge\(\s*\"(\w+)\"", source)}
+
+
 async def scrape(address: str) -> dict[str, set[str]]:
     def get() -> str:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as response:
@@ -116,7 +122,7 @@ async def test_every_series_that_is_asked_for_is_exported_with_these_labels(clus
     await eventually(lambda: worker.log_lines("gpu.incident"), what="an XID error")
     await cluster.submit("first", ["held"], {"steps": "2", "gate": str(cluster.root / "gate"), "gate_step": "1"})
     await eventually(lambda: cluster.journal("gate"), what="the evaluation at the gate")
-    exported = declared_in_code()
+    exported = declared_in_code() | told_by_backups()
     for address in (cluster.master.facts["http"], worker.ready["http"]):
         for name, labels in (await scrape(address)).items():
             exported[name] = exported.get(name, set()) | labels

@@ -186,14 +186,16 @@ def _area(
 
 
 def _bars(plot: _Plot, floor: Sequence[float | None], tops: Sequence[float | None], colour: str) -> str:
-    width = (plot.right - plot.left) / max(len(plot.window.times), 1) * 0.7
+    step = plot.x(plot.window.start + plot.window.step) - plot.left
     parts = []
     for time, base, top in zip(plot.window.times, floor, tops, strict=True):
         if top is not None and top > (base or 0.0):
             y, end = plot.y(top), plot.y(base or 0.0)
-            x = min(max(plot.x(time) - width / 2, plot.left), plot.right - width)
+            # Over the time that it counts, which ends where it is shown.
+            x = max(plot.x(time) - step * 0.9, plot.left)
+            width = max(plot.x(time) - step * 0.1 - x, 1.0)
             parts.append(
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="{max(end - y, 0.5):.1f}" '
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{max(end - y, 0.5):.1f}" '
                 f'fill="{colour}" fill-opacity="0.8"/>'
             )
     return "".join(parts)

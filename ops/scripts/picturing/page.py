@@ -183,4 +183,6 @@ def _table(answer: Answer, place: _Place) -> str:
         cells = [text_of(line.last or 0.0, unit) if name == "Value" else line.labels.get(name, "") for name in titles]
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     most = int((place.inner_height - 26) / 25)
-    return f"<table><tr>{head}</tr>{''.join(rows[:most])}</table>"
+    if len(rows) > most:
+        rows[most - 1 :] = [f'<tr><td colspan="{len(titles)}">… {len(rows) - most + 1} more</td></tr>']
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
