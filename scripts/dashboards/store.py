@@ -220,7 +220,7 @@ PAGE = Page(
                 ("max(tenure_store_replicas)", "replicas"),
                 what="Connections to the server, and replicas that are connected (the fewest of any node).",
                 normal="A few clients for each master; as many replicas as you run.",
-                otherwise="Too few replicas: with `--store-replicas` nothing is acknowledged. Ever more clients: a leak.",
+                otherwise="Too few replicas for `--store-replicas`: nothing is acknowledged. Ever more clients leak.",
             ),
         ],
         "Clock and accidents": [

@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "ops" / "grafana" / "dashboards").glob("*.json"))
 # The scene takes a minute where dashboards show hours: what they count in minutes is counted in these seconds.
 STEP_SECONDS = 2.0
-# So that the store has a limit to show, and that an alert that is about a search fires.
 # What may have no data here, and why.
 EMPTY = {("store", "Last backup"): "ops/scripts/backup tells it to a node_exporter, which this scene has not"}
+# So that the store has a limit to show, and that an alert that is about a search fires.
 LIMITED = {"maxmemory": "256mb", "maxmemory-policy": "noeviction"}
 LOWER = {"TenureDeadLetters": {"> 10": "> 0"}}
 
