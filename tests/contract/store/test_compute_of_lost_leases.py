@@ -141,8 +141,30 @@ async def test_a_late_success_ends_what_its_successor_did(scene: Scene) -> None:
     for _ in range(2):
         assert await scene.complete(second, "w2", evidence=ran(superseded + 5000)) is Verdict.DUPLICATE
         assert (await spent(scene))["wasted duplicate"] == superseded + 5000
-    # A shorter word of it takes nothing back.
+    # A shorter word of it takes nothing back, and is no new beginning.
     await resend(scene, lambda: scene.complete(second, "w2", evidence=ran(1000)))
+    await resend(scene, lambda: scene.complete(second, "w2", evidence=ran(superseded + 5000)))
+
+
+async def test_a_holder_that_had_come_back_is_superseded_from_its_checkpoint_on(scene: Scene) -> None:
+    first = await lease_ago(scene)
+    await scene.expire_all()
+    (second,) = await scene.claim("w2")
+    set_back(scene, second, 100_000)
+    set_kept(scene, second, 60_000)
+    await scene.expire_all()
+    assert await scene.renew(second, "w2") is RenewVerdict.READOPTED
+    assert await scene.complete(first, evidence=ran(900_000)) is Verdict.OK
+    assert 40_000 <= (await spent(scene))["wasted duplicate"] < 40_000 + SLACK_MS
+
+
+async def test_what_was_given_back_is_not_given_back_again(scene: Scene) -> None:
+    grant = await expired(scene)
+    await scene.renew(grant)
+    await scene.release(grant, evidence=ran(900_000))
+    before = await spent(scene)
+    assert await scene.complete(grant, evidence=ran(900_000)) is Verdict.OK
+    assert await spent(scene) == {**before, "useful": 900_000}
 
 
 async def test_a_late_success_of_an_older_lease_than_the_last_is_useful_only(scene: Scene) -> None:
@@ -168,6 +190,13 @@ async def test_a_late_success_ran_no_longer_than_its_task_is_old(scene: Scene) -
     assert (await spent(scene))["useful"] < HOUR_MS + SLACK_MS
 
 
+async def test_a_refused_run_went_on_no_longer_than_its_task_is_old(scene: Scene) -> None:
+    grant = await expired(scene)
+    await scene.claim("w2")
+    assert (await scene.fail(grant, evidence=ran(1000 * HOUR_MS)))[0] is Verdict.STALE
+    assert (await spent(scene))["wasted stale"] < SLACK_MS
+
+
 async def test_a_stale_report_adds_what_its_run_went_on_for(scene: Scene) -> None:
     first = await expired(scene)
     run, wasted, _ = lost(scene, first)
@@ -177,6 +206,7 @@ async def test_a_stale_report_adds_what_its_run_went_on_for(scene: Scene) -> Non
         assert await spent(scene) == {"wasted loss": wasted, "wasted stale": 7000}
     await resend(scene, lambda: scene.release(first, evidence=ran(run + 7000)))
     await resend(scene, lambda: scene.fail(replace(first, token=STRANGER), evidence=ran(HOUR_MS)))
+    await resend(scene, lambda: scene.fail(first, evidence=ran(run + 1)))
     await scene.complete(second, "w2", evidence=ran(1))
     assert (await scene.complete(first, evidence=ran(run + 9000))) is Verdict.DUPLICATE
     times = await spent(scene)
