@@ -96,7 +96,7 @@ function gpuGauges(gpu) {
   const more = [gpu.temperature_celsius && `${Math.round(gpu.temperature_celsius)} °C`, gpu.power_watts && `${Math.round(gpu.power_watts)} W`,
     gpu.ecc_uncorrected && `${gpu.ecc_uncorrected} memory errors`, gpu.last_xid && `XID ${gpu.last_xid}`, (gpu.throttling || []).join(", ")].filter(Boolean);
   return h("div", { key: gpu.gpu, class: "gpu" },
-    h("strong", null, `GPU ${gpu.gpu}`), h("span", { class: "quiet" }, [gpu.model, ...more].filter(Boolean).join(" · ")),
+    h("p", null, h("strong", null, `GPU ${gpu.gpu}`), " ", h("span", { class: "quiet" }, [gpu.model, ...more].filter(Boolean).join(" · "))),
     gpu.fault && h("p", { class: "why stuck" }, gpu.fault),
     gauge("busy", gpu.utilization), gauge("memory", memory, gpu.memory_total_bytes && `${bytes(gpu.memory_used_bytes)} of ${bytes(gpu.memory_total_bytes)}`));
 }
