@@ -29,7 +29,7 @@ ONLY_THERE = [
     Rule({"optuna"}, ("client/",), "Optuna drives searches; the broker doesn't know it"),
     Rule(
         {"opentelemetry"},
-        ("common/tracing.py", "worker/span_frames.py"),
+        ("common/tracing.py", "worker/span_frames.py", "worker/span_intake.py"),
         "traces are optional: everything else passes their contexts on as text",
     ),
     Rule({"typer", "rich", "click"}, ("client/cli/", "client/demo/"), "only the command line talks to a terminal"),
@@ -47,7 +47,7 @@ LIGHT = [
     ),
     ("tenure.worker.executor", ["grpc", "redis", "pydantic", "typer"]),
     ("tenure.worker.executor.__main__", ["grpc", "redis", "pydantic", "typer"]),
-    ("tenure.worker.executor.evaluation", ["grpc", "redis", "pydantic", "typer", "opentelemetry"]),
+    ("tenure.worker.executor.evaluation", ["grpc", "redis", "pydantic", "typer", "opentelemetry", "structlog"]),
     ("tenure.worker.checkpoint", ["grpc", "redis"]),
     ("tenure.worker.torch_eval", ["grpc", "redis", "pydantic"]),
     ("tenure.worker.replay", ["torch", "grpc", "redis", "pydantic"]),

@@ -17,7 +17,7 @@ import structlog
 from tenure.common import tracing
 from tenure.worker.output import RunOutput
 from tenure.worker.pipe import Message, PipeBroken, encode_frame, read_frame
-from tenure.worker.span_frames import pass_on_spans
+from tenure.worker.span_intake import pass_on_spans
 
 log = structlog.get_logger()
 
