@@ -25,6 +25,9 @@ WORKER_LABELS_MAX = 50
 CAUSE_LABELS_MAX = 50
 
 WASTE_CAUSES = ("loss", "failure", "out_of_memory", "release", "cancelled", "duplicate", "stale")
+EXPIRY_CAUSES = ("silent", "disconnected")
+OUTCOME_KINDS = ("success", "failure", "loss", "out_of_memory", "release")
+SUCCESS_VERDICTS = ("accepted", "late", "resent", "duplicate", "unknown")
 SAVING_CAUSES = ("checkpoint", "late", "shared", "readopted")
 
 # Every label of the metrics below: its values, and what bounds them.
@@ -92,6 +95,7 @@ class MasterMetrics:
         self._calls()
         self._store()
         self._store_server()
+        self._begin_at_nought()
         build = build_info()
         self._gauge("tenure_build_info", "1; what this master is built of", [*build], join="each").labels(**build).set(
             1
@@ -281,6 +285,15 @@ class MasterMetrics:
         self.store_replicas = self._gauge(
             "tenure_store_replicas", "Replicas that are connected. The fewest of any node"
         )
+
+    def _begin_at_nought(self) -> None:
+        """What has few labels is there from the start: the first of its kind is an increase, too."""
+        for cause in EXPIRY_CAUSES:
+            self.leases_expired.labels(cause)
+        for kind in OUTCOME_KINDS:
+            self.run_seconds.labels(kind)
+        for verdict in SUCCESS_VERDICTS:
+            self.outcomes.labels("success", "", verdict)
 
     # ---- what is said of it ---------------------------------------------------------------------------------------
 

@@ -158,6 +158,12 @@ def test_every_label_has_its_bound_and_every_metric_its_way_to_be_joined() -> No
     assert names == set(metrics.join)
 
 
+def test_what_has_few_labels_is_there_before_the_first(exported: Exported) -> None:
+    assert exported.read("tenure_leases_expired_total") == {("silent",): 0, ("disconnected",): 0}
+    assert exported.read("tenure_outcomes_total")["success", "", "accepted"] == 0
+    assert exported.read("tenure_run_seconds_count")[("loss",)] == 0
+
+
 def test_a_bounded_label_forgets_only_what_is_gone() -> None:
     label = BoundedLabel(2)
     assert [label.value(text) for text in ("a", "b", "c", "a")] == ["a", "b", OTHER, "a"]
