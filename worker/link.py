@@ -77,6 +77,11 @@ class Contact:
         self._connections += 1
         self.heard()
 
+    @property
+    def ever_up(self) -> bool:
+        """Whether any master has accepted this worker since it started."""
+        return self._connections > 0
+
     def heard(self) -> None:
         """A master has answered."""
         self._heard_at = time.monotonic()

@@ -22,7 +22,9 @@ def standing(link: Link | None, holdings: Holdings, leaving: bool) -> str:
     if link is None:
         return "starting: importing the evaluator"
     parts = ["draining"] if leaving else []
-    if not link.contact.up:
+    if not link.contact.ever_up:
+        parts.append("looks for a master")
+    elif not link.contact.up:
         parts.append(f"no master for {link.contact.age_seconds():.0f} s, what runs goes on")
     parts.append(f"runs {len(holdings.runs)} in {len(holdings.slots)} slots")
     states = [slot.state.value for slot in holdings.slots]
