@@ -69,6 +69,7 @@ class EventLog:
         Raises:
             InvalidInput: It is no cursor of this store.
             CursorExpired: Events after it are trimmed already, or it is of a time that the store has lost.
+            StoreUnavailable: Nobody can tell now.
         """
         ids = cursor.split(",")
         if len(ids) != self._keys.shards or not all(_is_stream_id(part) for part in ids):
@@ -109,10 +110,24 @@ class EventLog:
         """Whether the stream has this very entry. Ids carry times, so a rolled-back store makes none of them again."""
         if stream_id == BEGINNING:
             return True
+        client = self._client(shard)
         try:
-            return bool(await self._client(shard).xrange(self._keys.events(shard), min=stream_id, max=stream_id))
+            if await client.xrange(self._keys.events(shard), min=stream_id, max=stream_id):
+                return True
+            # On one connection: who has it not, and whether that is for want of it yet.
+            async with client.pipeline(transaction=False) as pipe:
+                pipe.xrange(self._keys.events(shard), min=stream_id, max=stream_id)
+                pipe.info("replication")
+                found, replication = await pipe.execute()
+            if found:
+                return True
+            if replication.get("role") != "master":
+                # The connections of before a failover, which nobody has cut.
+                await client.connection_pool.disconnect(inuse_connections=False)
+                raise StoreUnavailable("the store's server has become a replica", expected="ask its new primary")
         except (TimeoutError, RedisError, OSError) as error:
             raise translate(error) from error
+        return False
 
     async def _oldest(self, shard: int) -> tuple[str, bool]:
         """(oldest id, whether nothing was trimmed yet) of a shard's stream."""

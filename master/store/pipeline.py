@@ -174,19 +174,27 @@ class Pipeline:
         for command, reply in zip(commands, replies, strict=True):
             self._observe(command.script.name, seconds, command.items)
             _deliver(command, reply)
-        if any(isinstance(reply, ReadOnlyError) for reply in replies):
-            # A failover: the primary is elsewhere by now, and only a new connection finds it.
-            await self._disconnect()
 
     async def _round_trip(self, commands: list[_Command]) -> list[Any]:
+        """The replies, an error in the place of what was refused; raises what concerns all of them."""
         connection = await self._connected()
-        replies = await self._exchange(connection, [_evalsha(command) for command in commands])
+        # A write at the end is refused by a replica, and says so for what was read before it.
+        last = commands[-1]
+        guard = [] if last.script.writes else [_Command(self._scripts["primary"], last.key, [], [])]
+        sent = [*commands, *guard]
+        replies = await self._exchange(connection, [_evalsha(command) for command in sent])
         # SCRIPT FLUSH, a restart or a failover lost the scripts: send just these calls again, with the scripts.
         missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            again = await self._exchange(connection, [_eval(commands[index]) for index in missing])
+            missing += [len(commands)] if guard and missing[-1] < len(commands) else []
+            again = await self._exchange(connection, [_eval(sent[index]) for index in missing])
             for index, reply in zip(missing, again, strict=True):
                 replies[index] = reply
+        if demoted := next((reply for reply in replies if isinstance(reply, ReadOnlyError)), None):
+            # A failover: the primary is elsewhere by now, and only a new connection finds it. What was read here may
+            # be older than what somebody has been told already.
+            raise demoted
+        del replies[len(commands) :]
         for index, command in enumerate(commands):
             if _stopped_at_an_item(command, replies[index]):
                 replies[index] = await self._one_by_one(connection, command)
