@@ -20,7 +20,8 @@ from ops.test_prometheus import ALERTS
 from processes import eventually
 from store_server import StoreServer, delete_keys, keys_of
 
-pytestmark = pytest.mark.tools
+# Half a minute each on a machine that is free; they wait for what must happen however long that takes.
+pytestmark = [pytest.mark.tools, pytest.mark.timeout(400)]
 
 # A window of seconds would be over before a master is up again on a busy machine.
 LONGER = {"[30m]": "[90m]"}

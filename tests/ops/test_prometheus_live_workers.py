@@ -21,7 +21,8 @@ from ops.test_prometheus import RECORDS
 from processes import eventually
 from worker_process import TESTS, WorkerProcess
 
-pytestmark = pytest.mark.tools
+# Half a minute each on a machine that is free; they wait for what must happen however long that takes.
+pytestmark = [pytest.mark.tools, pytest.mark.timeout(400)]
 
 NAMES = ("a", "b", "c", "d", "e")
 # Nothing of these happens in the scene that looks at all others.
@@ -68,7 +69,7 @@ async def a_search_is_paused(cluster: ObservedCluster, witness: Witness) -> None
 
 async def an_evaluator_is_wrong(cluster: ObservedCluster, witness: Witness) -> None:
     """Every run fails; then the evaluator is mended, and the dead letters are requeued."""
-    keys = [f"k{number}" for number in range(24)]
+    keys = [f"k{number}" for number in range(20)]
     failing = {"fate": "fatal", "fate_epochs": "1", "seconds": "0.4"}
     tasks = await cluster.submit("wrong", keys, failing, requirements={"labels": {"kind": "w1"}})
     await asyncio.gather(witness.fires("TenureMostRunsFail"), witness.fires("TenureDeadLetters", search="wrong"))
@@ -80,7 +81,7 @@ async def an_evaluator_is_wrong(cluster: ObservedCluster, witness: Witness) -> N
 async def executors_die(cluster: ObservedCluster, witness: Witness) -> None:
     """Tasks that kill what runs them, until their own budget stops them."""
     poison = {"fate": "kill"}
-    await cluster.submit("poison", ["p1", "p2"], poison, max_losses=6, requirements={"labels": {"kind": "w1"}})
+    await cluster.submit("poison", ["p1", "p2"], poison, max_losses=5, requirements={"labels": {"kind": "w1"}})
     await asyncio.gather(
         witness.fires("TenureRunsLost", cause="SIGKILL"),
         witness.fires("TenureExecutorsCrash", instance=cluster.instance(cluster.workers["w1"])),
@@ -91,7 +92,7 @@ async def executors_die(cluster: ObservedCluster, witness: Witness) -> None:
 
 async def memory_is_short(cluster: ObservedCluster, witness: Witness) -> None:
     """Runs that ask for more than there is."""
-    keys = [f"m{number}" for number in range(9)]
+    keys = [f"m{number}" for number in range(8)]
     await cluster.submit("large", keys, {"fate": "memory"}, requirements={"labels": {"kind": "w1"}})
     await witness.fires("TenureOutOfMemory")
     await witness.clears("TenureOutOfMemory")
@@ -99,7 +100,7 @@ async def memory_is_short(cluster: ObservedCluster, witness: Witness) -> None:
 
 async def something_is_left_behind(cluster: ObservedCluster, witness: Witness) -> None:
     """Each run leaves a process."""
-    keys = [f"l{number}" for number in range(8)]
+    keys = [f"l{number}" for number in range(7)]
     leaving = {"labels": {"kind": "leaving"}}
     await cluster.submit("leaving", keys, {"does": "process"}, requirements=leaving)
     instance = cluster.instance(cluster.workers["leaving"])
