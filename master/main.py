@@ -35,6 +35,8 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 HTTP_PORTS_TRIED = 100
+# Never onto the ports at which others are looked for.
+CONSOLE_PORT_STEP = 10
 
 
 def run(settings: MasterSettings) -> int:
@@ -146,15 +148,15 @@ def _open_console(
     def open_at(address: Address) -> ConsoleServer:
         return ConsoleServer(address, master, loop, port, settings.console_name_list)
 
-    return _at_free_port(wanted, settings.is_explicit("console"), open_at)
+    return _at_free_port(wanted, settings.is_explicit("console"), open_at, step=CONSOLE_PORT_STEP)
 
 
-def _at_free_port(wanted: Address, explicit: bool, open_at: Callable[[Address], T]) -> T:
-    """What listens at this address or, when nobody chose it, at the next port that is free."""
+def _at_free_port(wanted: Address, explicit: bool, open_at: Callable[[Address], T], step: int = 1) -> T:
+    """What listens at this address or, when nobody chose it, at the next port that is free, by ``step``."""
     tries = 1 if explicit else HTTP_PORTS_TRIED
     for offset in range(tries):
         try:
-            return open_at(Address(wanted.host, wanted.port + offset))
+            return open_at(Address(wanted.host, wanted.port + offset * step))
         except AddressInUse:
             if offset == tries - 1:
                 raise

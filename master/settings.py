@@ -38,8 +38,8 @@ class MasterSettings(BaseSettings):
     """Where /metrics, /healthz and /readyz are. Only the default is moved to the next free port when it is taken."""
 
     console: str = f"127.0.0.1:{CONSOLE_PORT}"
-    """Where browsers find the console; ``off``: nowhere. Only the default is moved to the next free port when it is
-    taken. Hazard: whoever reaches it may drain, pause and cancel, for there is no authentication yet."""
+    """Where browsers find the console; ``off``: nowhere. Only the default is moved when it is taken, to 9160, 9170, ….
+    Hazard: whoever reaches it may drain, pause and cancel, for there is no authentication yet."""
 
     console_names: str = Field("", max_length=4096)
     """Host names, separated by commas, by which browsers may call the console, besides addresses, ``localhost`` and the
