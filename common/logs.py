@@ -36,7 +36,7 @@ _process_fields: dict[str, Any] = {}
 
 
 def configure_logs(component: str, log_format: LogFormat = "auto", level: str = "info", **bound: Any) -> None:
-    """Set up structlog, the standard library's logging and warnings, and what becomes of uncaught exceptions.
+    """Set up structlog, the standard library's logging and warnings, and for JSON what becomes of uncaught exceptions.
 
     Args:
         component: ``master``, ``worker``, ``cli``.
@@ -67,7 +67,8 @@ def configure_logs(component: str, log_format: LogFormat = "auto", level: str = 
     _process_fields.clear()
     bind_process(component=component, **bound)
     _take_library_lines(common, renderer)
-    _take_uncaught()
+    if in_json:
+        _take_uncaught()
 
 
 def bind_process(**fields: Any) -> None:

@@ -11,6 +11,7 @@ from tenure.client.records import AttemptRecord, MemoryReport, TaskRecord
 from tenure.common.estimate import show_bytes
 from tenure.common.spec import Config, Requirements
 from tenure.common.states import TaskState
+from tenure.common.traceparent import log_fields
 
 
 def print_task(task: TaskRecord) -> None:
@@ -71,6 +72,8 @@ def _head(task: TaskRecord) -> Iterator[tuple[str, str]]:
     yield "config", _config(task.config)
     if task.evaluator:
         yield "evaluator", f"{task.evaluator}{f', code {task.code}' if task.code else ''}"
+    if task.trace:
+        yield "trace", log_fields(task.trace).get("trace_id", "")
     yield "architecture", f"{len(task.architecture.encode())} bytes of JSON (--output json has it)"
 
 

@@ -142,6 +142,14 @@ async def test_a_task_is_one_trace_from_its_submit_to_its_result(processes: Proc
     assert {span.name for span in spans} <= documented | {"my.part"}
     assert all(span.attributes["task"] == ids["good"] for span in spans if span.name != "my.part")
 
+    shown = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "tenure.client.cli", "tasks", "show", ids["good"]),
+        *("--master", processes.master.address),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    text, _ = await shown.communicate()
+    assert root.trace_id in text.decode()
+
     spans = receiver.of_task(ids["bad"])
     failed, succeeded = named(spans, "attempt")
     assert (failed.attributes["epoch"], failed.attributes["outcome"]) == (1, "failure")
