@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from redis.exceptions import BusyLoadingError
 
 from tenure.common.errors import DataDirectoryInUse, StartupError, StoreUnavailable
 from tenure.common.spec import TaskSpec
@@ -107,23 +106,6 @@ class TestLife:
         assert store.embedded is not None
         assert (tmp_path / "data" / "store").stat().st_mode & 0o077 == 0
         assert Path(store.embedded.url.removeprefix("unix://")).stat().st_mode & 0o077 == 0
-        await store.close()
-
-    async def test_loading_may_take_longer_than_any_silence(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A store of many GB takes minutes, and says all the while that it is at work."""
-        answers, asked = embedded._answers, iter(range(30))
-
-        def at_work(socket: str) -> bool:
-            if next(asked, None) is not None or not answers(socket):
-                raise BusyLoadingError
-            return True
-
-        monkeypatch.setattr(embedded, "_answers", at_work)
-        monkeypatch.setattr(embedded, "START_TIMEOUT_SECONDS", 0.1)
-        store = await start(tmp_path / "data")
-        assert await store.fsck.run() == (0, [])
         await store.close()
 
     async def test_its_memory_limit_is_the_server_s(self, tmp_path: Path) -> None:
