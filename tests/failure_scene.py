@@ -29,15 +29,16 @@ TRAINING = {"steps": "6", "seconds": "1.2", "checkpoint": "2"}
 async def play(cluster: ObservedCluster) -> None:
     """All of it, from a cluster without workers to one that is well again but for what stays to be seen."""
     await _add_workers(cluster)
-    whole = asyncio.gather(_searches(cluster), a_result_comes_late(cluster))
-    await asyncio.gather(
-        _a_worker_dies(cluster),
-        _a_machine_is_preempted(cluster),
-        _a_gpu_breaks(cluster),
-        _a_worker_is_pushed_to(cluster),
-    )
-    await _a_master_is_restarted(cluster)
-    await whole
+    # Groups: one act that fails ends the others, and leaves nothing of them behind.
+    async with asyncio.TaskGroup() as whole:
+        whole.create_task(_searches(cluster))
+        whole.create_task(a_result_comes_late(cluster))
+        async with asyncio.TaskGroup() as first:
+            first.create_task(_a_worker_dies(cluster))
+            first.create_task(_a_machine_is_preempted(cluster))
+            first.create_task(_a_gpu_breaks(cluster))
+            first.create_task(_a_worker_is_pushed_to(cluster))
+        await _a_master_is_restarted(cluster)
     await cluster.fsck()
     await cluster.prometheus.until(
         lambda: cluster.prometheus.query("tenure_store_fsck_timestamp_seconds > 0"), "the check is known"
