@@ -197,14 +197,19 @@ async def test_violations_are_found_and_the_last_good_one_is_kept(kept: KeptStor
 
 
 async def test_one_that_was_only_copied_can_be_verified_later(kept: KeptStore, tmp_path: Path) -> None:
-    said = await run_here(making.main, "--store", kept.server.url, "--to", tmp_path / "b", "--skip-verify")
+    to, telling = tmp_path / "b", ("--textfile-dir", tmp_path)
+    said = await run_here(making.main, "--store", kept.server.url, "--to", to, "--skip-verify", *telling)
     assert said.code == DONE, said
-    (made,) = backups(tmp_path / "b")
+    (made,) = backups(to)
     assert not json.loads((made / "manifest.json").read_text())["verified"]
-    assert (await run_here(restoring.main, tmp_path / "b", "--data-dir", tmp_path / "d")).code == USAGE
-    said = await run_here(making.main, "--check", made)
+    figures = samples(tmp_path / "tenure_backup.prom")
+    assert (figures["tenure_backup_run_succeeded"], figures["tenure_backup_verified"]) == (1, 0)
+    assert "tenure_backup_timestamp_seconds" not in figures
+    assert (await run_here(restoring.main, to, "--data-dir", tmp_path / "d")).code == USAGE
+    said = await run_here(making.main, "--check", made, *telling)
     assert said.code == DONE, said
     assert json.loads((made / "manifest.json").read_text())["verified"]
+    assert samples(tmp_path / "tenure_backup.prom")["tenure_backup_verified"] == 1
 
 
 def flipped(path: Path) -> None:

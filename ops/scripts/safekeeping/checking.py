@@ -9,6 +9,7 @@ from pathlib import Path
 from safekeeping import folder
 from safekeeping.console import Console, Exit, Failed, megabytes, span
 from safekeeping.looks import merged
+from safekeeping.textfile import write_textfile
 from safekeeping.throwaway import Proof, check_memory, prove
 
 
@@ -70,6 +71,9 @@ def check(arguments: argparse.Namespace, console: Console) -> Exit:
     facts |= {"states": look.states(), "searches": look.searches()}
     if not arguments.dry_run:
         folder.write_facts(backup.path, facts)
+        if arguments.textfile_dir is not None:
+            backups = folder.backups_in(backup.path.parent)[0]
+            write_textfile(arguments.textfile_dir, backups, ran_at_unix=time.time(), done=not wrong)
     console.say(
         f"{backup.path}: {checked} tasks checked, {'verified' if not wrong else 'NOT good: ' + '; '.join(wrong[:5])}"
     )

@@ -104,14 +104,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> Exit:
+    if arguments.textfile_dir is not None and not os.access(arguments.textfile_dir, os.W_OK):
+        raise Misused(f"--textfile-dir {arguments.textfile_dir} can't be written")
     if arguments.check is not None:
         return check(arguments, console)
     if arguments.to is None:
         raise Misused("say where to: --to DIR")
     if arguments.list:
         return show_all(arguments.to, console)
-    if arguments.textfile_dir is not None and not os.access(arguments.textfile_dir, os.W_OK):
-        raise Misused(f"--textfile-dir {arguments.textfile_dir} can't be written")
     done = False
     try:
         with source(*store_of(arguments), arguments.method) as store:
@@ -125,12 +125,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> Exit:
                 # What killed runs had left is gone now.
                 _check_space(store, arguments.to)
                 backup = _Making(arguments, console, store, shards).make()
-                done = backup.verified
+                done = backup.verified or arguments.skip_verify
                 for old in folder.surplus(arguments.to, arguments.keep):
                     folder.delete(old)
                     console.say(f"deleted {old.path.name}: --keep {arguments.keep}")
         console.document({"path": str(backup.path), **backup.facts})
-        return Exit.DONE if done or arguments.skip_verify else Exit.NO
+        return Exit.DONE if done else Exit.NO
     finally:
         if arguments.textfile_dir is not None and not arguments.dry_run:
             backups = folder.backups_in(arguments.to)[0]

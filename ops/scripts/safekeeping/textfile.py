@@ -20,7 +20,7 @@ def write_textfile(folder: Path, backups: list[Backup], *, ran_at_unix: float, d
         folder: Where the collector looks.
         backups: All there are, the newest first.
         ran_at_unix: When the run ended that this is written behind.
-        done: Whether it made a verified backup.
+        done: Whether it did what it was told.
     """
     registry = CollectorRegistry()
 
@@ -28,7 +28,7 @@ def write_textfile(folder: Path, backups: list[Backup], *, ran_at_unix: float, d
         Gauge(f"tenure_backup_{name}", text, registry=registry).set(value)
 
     gauge("run_timestamp_seconds", "When the last run ended, whatever came of it.", ran_at_unix)
-    gauge("run_succeeded", "1 if the last run made a verified backup.", done)
+    gauge("run_succeeded", "1 if the last run did what it was told: make a backup and verify it.", done)
     gauge("count", "Backups that are kept.", len(backups))
     if backups:
         facts = backups[0].facts
