@@ -174,6 +174,24 @@ def test_one_worker_has_all_gpus_of_the_machine() -> None:
     assert set(worker["build"]["args"]) == {"TORCH_INDEX"}
 
 
+def merged(under: Any, over: Any) -> Any:
+    """As docker compose puts files over each other: mappings by name, everything else replaced."""
+    if not (isinstance(under, dict) and isinstance(over, dict)):
+        return over
+    return under | {name: merged(under.get(name), value) for name, value in over.items()}
+
+
+def test_both_files_together_are_the_usual_worker_with_gpus() -> None:
+    together = merged(COMPOSE, GPU)
+    compose_spec.PyCompose.from_yaml(yaml.safe_dump(together)).validate()
+    usual, worker = SERVICES["worker"], together["services"]["worker"]
+    assert worker["build"] == {**usual["build"], "args": GPU["services"]["worker"]["build"]["args"]}
+    assert worker["image"] != usual["image"], "an image of each kind"
+    assert usual["environment"].items() < worker["environment"].items()
+    for kept in ("volumes", "hostname", "networks", "stop_grace_period", "read_only", "cap_drop"):
+        assert worker[kept] == usual[kept]
+
+
 def test_the_example_of_variables_names_them_all_with_their_defaults() -> None:
     used = dict(
         match for path in COMPOSE_FILES[::-1] for match in re.findall(r"\$\{(\w+):-([^}]*)\}", path.read_text())
