@@ -13,6 +13,7 @@ from kept_store import KeptStore, run_here
 from ops_scripts import Scripts
 from processes import eventually
 from safekeeping import console, making
+from safekeeping.scrubbing import scrub
 from store_scene import failure
 
 from tenure.master.store.records import CheckpointRecord
@@ -80,6 +81,22 @@ async def test_a_task_is_evaluated_from_the_backup_and_production_is_as_it_was(
     assert sorted((tmp_path / "production").rglob("manifest.json")) == checkpoints
     assert list(scratch.iterdir()) == []
     assert processes_below(scratch) == []
+
+
+async def test_nothing_that_points_outside_is_left_in_the_copy(kept: KeptStore) -> None:
+    """Workers that a master would call, checkpoints that a worker would delete."""
+    client = kept.scene.client
+    client.zadd("tenure:{workers}:all", {"gpu-7": 1})
+    client.hset("tenure:{workers}:worker:gpu-7", mapping={"dispatch": "push", "host": "gpu-7", "port": "50052"})
+    client.rpush("tenure:{a}:discarded", "s3://production/checkpoint")
+    states = await kept.states()
+    assert scrub(client, "tenure") >= 4
+    keys = " ".join(kept.scene.all_keys())
+    for name in ("{workers}", "checkpoints:", "discarded", "retired:", "orphans"):
+        assert name not in keys, name
+    assert await kept.states() == states
+    assert await kept.scene.violations() == []
+    assert scrub(client, "other") == 0
 
 
 async def test_killed_it_leaves_no_process_and_the_next_drill_clears_away(
