@@ -16,7 +16,6 @@ import itertools
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -177,7 +176,6 @@ def main() -> None:
         client.search("long-run").cancel_search()
         until(lambda: client.search("digits-mlp").status().tasks[TaskState.SUCCEEDED] >= 60, "60 networks are trained")
         photograph(master.facts["console"], given.out, given.chromium, doomed)
-    subprocess.run(["ls", "-l", str(given.out)], check=True)
 
 
 if __name__ == "__main__":
