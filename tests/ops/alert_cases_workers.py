@@ -33,8 +33,8 @@ CASES = [
             **outcomes("success", "", burst(0.1, 40, idle=1)),
             **outcomes("failure", "ValueError", burst(2, 40, idle=0.01)),
         },
-        fires=30,
-        clears=60,
+        fires=35,
+        clears=90,
     ),
     Case(
         "TenureRunsLost",

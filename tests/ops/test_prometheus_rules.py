@@ -96,3 +96,19 @@ def test_no_case_is_left_out() -> None:
 
 def test_what_happens_every_day_raises_no_alert(tmp_path: Path) -> None:
     run_promtool(tmp_path, [everyday_test(name, changed) for name, changed in EVERYDAY.items()])
+
+
+def test_an_external_label_makes_runbooks_links(tmp_path: Path) -> None:
+    """``external_labels`` of prometheus.yml, as its comment has it."""
+    case = next(case for case in CASES["masters"] if case.alert == "TenureNoMaster")
+    test = alert_test(case)
+    del test["promql_expr_test"]
+    test["external_labels"] = {"runbooks": "https://git.example.org/ml/tenure/blob/main/"}
+    annotations = {
+        "summary": "No master answers",
+        "description": "Nobody submits, and workers spool their results. Leases stand still; nothing is lost yet.",
+        "runbook_url": "https://git.example.org/ml/tenure/blob/main/ops/runbooks/TenureNoMaster.md",
+    }
+    fires = {"exp_labels": {"severity": "critical"}, "exp_annotations": annotations}
+    test["alert_rule_test"] = [{"eval_time": "7m", "alertname": "TenureNoMaster", "exp_alerts": [fires]}]
+    run_promtool(tmp_path, [test])
