@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -131,6 +132,7 @@ async def test_killed_at_any_moment_it_leaves_no_half_backup_and_the_next_run_is
         assert said.code == DONE, said
         assert said.report["states"] == await kept.states()
         assert [path for path in to.iterdir() if path.name.startswith(".")] == []
+        assert list(Path(tempfile.gettempdir()).glob(f"tenure-check-{process.pid}-*")) == []
     finally:
         await kept.close()
 

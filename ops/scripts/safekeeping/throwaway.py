@@ -31,6 +31,7 @@ from safekeeping.looks import Look, look_at
 from tenure.master.store import StoreOptions, open_store
 from tenure.master.store.embedded import find_server
 
+_SOCKETS = "tenure-check-"
 _POLL_SECONDS = 0.02
 _STOP_SECONDS = 30.0
 # Loading takes about what the files take, and as much again for what a server needs beside.
@@ -72,8 +73,9 @@ class ThrowawayServer:
         self._binary = binary or find_server()
         self._on_loading = on_loading
         self._strict = strict
+        _clear_away()
         # A unix socket's path is short; where backups are, paths may be long.
-        self._socket_folder = Path(tempfile.mkdtemp(prefix="tenure-check-"))
+        self._socket_folder = Path(tempfile.mkdtemp(prefix=f"{_SOCKETS}{os.getpid()}-"))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -144,6 +146,15 @@ class ThrowawayServer:
                 return True
             self._on_loading(float(info.get("loading_loaded_perc", 0)) / 100)
         return False
+
+
+def _clear_away() -> None:
+    """Folders of sockets that killed processes have left."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_SOCKETS}*-*"):
+        pid = path.name.removeprefix(_SOCKETS).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdecimal() and not psutil.pid_exists(int(pid)) and path.stat().st_uid == os.geteuid():
+                shutil.rmtree(path)
 
 
 def _last_words(log: Path, status: int) -> str:
