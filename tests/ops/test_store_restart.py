@@ -10,10 +10,10 @@ import pytest
 from ops_scripts import KEPT, Scripts
 from processes import eventually
 from restarting.console import Console
+from restarting.store_failover import current_primary, fail_over
 from restarting.store_servers import StoreUrl
-from restarting.store_target import current_primary, fail_over
 from rolling_scene import Fleet, SearchProgram, Supervisor, shutdown_command
-from sentinel import SentinelStore, _Server
+from sentinel import DOWN_AFTER_MS, SERVICE, SentinelStore, _Server
 from store_cluster import ClusterStore
 
 
@@ -26,8 +26,9 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
 
 
 class ConfiguredSentinelStore(SentinelStore):
-    """Servers with configuration files, as everywhere but in tests: sentinels write there who follows whom, so that a
-    primary that was demoted comes back as a replica."""
+    """Servers with configuration files, as everywhere but in tests: who follows whom is written there, so that a
+    primary that was demoted comes back as a replica. And sentinels with patience: on a busy machine they would find a
+    primary dead that isn't, and put another in its place without asking it, which loses what was written last."""
 
     def _server(self, port: int, primary: int) -> _Server:
         plain = super()._server(port, primary)
@@ -39,6 +40,15 @@ class ConfiguredSentinelStore(SentinelStore):
             "".join(f"{name.removeprefix('--')} {value or chr(34) * 2}\n" for name, value in pairs)
         )
         return _Server(plain.folder, port, str(configuration))
+
+    def _sentinel(self, port: int, primary: int) -> _Server:
+        sentinel = super()._sentinel(port, primary)
+        configuration = sentinel.folder / "sentinel.conf"
+        hasty = f"down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}\n"
+        text = configuration.read_text()
+        assert hasty in text
+        configuration.write_text(text.replace(hasty, f"down-after-milliseconds {SERVICE} 60000\n"))
+        return sentinel
 
 
 @contextlib.contextmanager
