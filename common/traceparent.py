@@ -22,7 +22,7 @@ def with_span_id(traceparent: str, span_id: str) -> str:
 
 
 def span_id_of(token: str, what: str) -> str:
-    """The id of a span of the lease with this token: its ``attempt``, its ``run``, its ``evaluate``.
+    """The id of a span of the lease with this token: its ``lease``, its ``run``, its ``evaluate``.
 
     It follows from the token, so that every process that learns how the span ended can tell it: the master that
     settles the lease, also one that was started since, or the supervisor of an executor that was killed. And so spans

@@ -1,6 +1,6 @@
 """What a master tells of tasks in traces (docs/traces.md); nothing while they are off.
 
-Everything is told when it is over, from what the store knows: a master that was started a moment ago tells the attempt
+Everything is told when it is over, from what the store knows: a master that was started a moment ago tells the lease
 that its predecessor gave out.
 """
 
@@ -86,18 +86,18 @@ def tell_transition(
 ) -> None:
     """``complete``, ``fail`` or ``release``: an outcome of the lease ``token`` was put into the store."""
     if lease is not None and lease.trace and tracing.on():
-        parent = lease_traceparent(lease.trace, token or lease.token, "attempt")
+        parent = lease_traceparent(lease.trace, token or lease.token, "lease")
         facts = {"search": lease.search, "task": task_id, **attributes}
         tracing.told(transition, parent=parent, kind="server", start_ns=start_ns, **facts)
 
 
-def tell_attempt(task_id: str, lease: LeaseFacts | None, outcome: str, error: str = "", **attributes: Any) -> None:
+def tell_lease(task_id: str, lease: LeaseFacts | None, outcome: str, error: str = "", **attributes: Any) -> None:
     """A lease has ended, which lived until now."""
     if lease is not None and lease.trace and lease.token and tracing.on():
         tracing.told(
-            "attempt",
+            "lease",
             parent=lease.trace,
-            span_id=span_id_of(lease.token, "attempt"),
+            span_id=span_id_of(lease.token, "lease"),
             start_ns=lease.leased_unix_ms * _NS_PER_MS,
             error=error,
             search=lease.search,
@@ -117,4 +117,4 @@ def tell_expired(expired: Expired, start_ns: int) -> None:
         "expire", expired.task_id, expired.token, expired.lease, start_ns, worker=expired.worker_id, **facts
     )
     error = f"the lease ran out: its worker was {expired.cause}"
-    tell_attempt(expired.task_id, expired.lease, "expired", error, **facts)
+    tell_lease(expired.task_id, expired.lease, "expired", error, **facts)

@@ -1,6 +1,6 @@
 """What a worker tells of its runs in traces (docs/traces.md); nothing while they are off.
 
-The span of a lease, ``attempt``, is told by the master that settles it. Below it are the worker's: ``run``, from the
+The span of the ``lease`` is told by the master that settles it. Below it are the worker's: ``run``, from the
 task's arrival until its outcome is kept on disk; ``evaluate`` below that, told by the executor, or in its place by its
 supervisor if it died; and ``deliver``, until a master has judged the outcome.
 """

@@ -44,7 +44,7 @@ def evaluate_request(grant: Grant, lease_ttl_ms: int) -> worker_pb2.EvaluateRequ
         origin=grant.origin,
         evaluator=grant.evaluator,
         code=grant.code,
-        trace=lease_traceparent(grant.trace, grant.token, "attempt"),
+        trace=lease_traceparent(grant.trace, grant.token, "lease"),
     )
 
 

@@ -30,7 +30,7 @@ from tenure.master.store.records import (
     Success,
     Verdict,
 )
-from tenure.master.task_spans import tell_attempt, tell_transition
+from tenure.master.task_spans import tell_lease, tell_transition
 from tenure.proto import worker_pb2
 
 log = structlog.get_logger()
@@ -194,12 +194,12 @@ def _tell(judged: Judged, kind: str, taken: Taken, start_ns: int) -> None:
     evidence = judged.evidence or Evidence()
     if judged.token and taken.lease.token not in ("", judged.token):
         # A late success: who had the task by then works for nothing.
-        tell_attempt(judged.task_id, taken.lease, "finished_elsewhere")
+        tell_lease(judged.task_id, taken.lease, "finished_elsewhere")
     else:
         bad = isinstance(judged, Failure)
         error = f"{evidence.error_class}: {evidence.error_message}" if bad else ""
         more = {"error_class": evidence.error_class, "exit_signal": evidence.exit_signal or None}
-        tell_attempt(judged.task_id, taken.lease, kind, error, **more)
+        tell_lease(judged.task_id, taken.lease, kind, error, **more)
 
 
 def _kind(judged: Judged) -> str:

@@ -38,5 +38,5 @@ class LeaseFacts:
 
     def log_fields(self, token: str = "") -> dict[str, Any]:
         """What every log line about it carries, beside task and worker. ``token``: of the lease, if it has ended."""
-        trace = lease_traceparent(self.trace, token or self.token, "attempt")
+        trace = lease_traceparent(self.trace, token or self.token, "lease")
         return {"search": self.search, "epoch": self.epoch, "attempt": self.attempt, **log_fields(trace)}

@@ -136,7 +136,7 @@ class Grant:
     def log_fields(self) -> dict[str, Any]:
         """What every log line about it carries, beside the worker."""
         about = {"search": self.search, "task": self.task_id, "epoch": self.epoch, "attempt": self.attempt}
-        return {**about, **log_fields(lease_traceparent(self.trace, self.token, "attempt"))}
+        return {**about, **log_fields(lease_traceparent(self.trace, self.token, "lease"))}
 
 
 class Grants(list[Grant]):

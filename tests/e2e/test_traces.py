@@ -109,21 +109,21 @@ async def test_a_task_is_one_trace_from_its_submit_to_its_result(processes: Proc
     await eventually(lambda: not unconnected(receiver.of_task(ids["good"])), what="all of the trace")
     spans = receiver.of_task(ids["good"])
     (root,) = named(spans, "client.submit")
-    (attempt,) = named(spans, "attempt")
+    (lease,) = named(spans, "lease")
     (run,) = named(spans, "run")
     (evaluation,) = named(spans, "evaluate")
-    assert children(spans, root) == {"submit", "queued", "attempt", "client.result"}
-    assert children(spans, attempt) == {"run", "checkpoint.load", "checkpoint.save", "deliver", "complete"}
+    assert children(spans, root) == {"submit", "queued", "lease", "client.result"}
+    assert children(spans, lease) == {"run", "checkpoint.load", "checkpoint.save", "deliver", "complete"}
     assert children(spans, run) == {"evaluate"}
     assert children(spans, evaluation) == {"my.part"}
     assert {(span.name, span.service) for span in spans} >= {
         ("client.submit", "my-search"),
-        ("attempt", "tenure-master"),
+        ("lease", "tenure-master"),
         ("run", "tenure-worker"),
         ("evaluate", "tenure-executor"),
         ("my.part", "tenure-executor"),
     }
-    told = {name: attempt.attributes[name] for name in ("search", "task", "epoch", "attempt", "worker", "outcome")}
+    told = {name: lease.attributes[name] for name in ("search", "task", "epoch", "attempt", "worker", "outcome")}
     assert told == {
         "search": "traced",
         "task": ids["good"],
@@ -151,7 +151,7 @@ async def test_a_task_is_one_trace_from_its_submit_to_its_result(processes: Proc
     assert root.trace_id in text.decode()
 
     spans = receiver.of_task(ids["bad"])
-    failed, succeeded = named(spans, "attempt")
+    failed, succeeded = named(spans, "lease")
     assert (failed.attributes["epoch"], failed.attributes["outcome"]) == (1, "failure")
     assert failed.error.startswith("RuntimeError: ")
     assert (succeeded.attributes["epoch"], succeeded.attributes["attempt"], succeeded.error) == (2, 2, "")
@@ -177,7 +177,7 @@ async def test_a_killed_worker_and_a_new_master_leave_no_gap(processes: Processe
     assert await asyncio.wait_for(program.wait(), 90) == 0
     await eventually(lambda: named(receiver.of_task(task_id), "deliver"), what="the second run's delivery")
     await eventually(lambda: not unconnected(receiver.of_task(task_id)), what="all of the trace")
-    first, second = named(receiver.of_task(task_id), "attempt")
+    first, second = named(receiver.of_task(task_id), "lease")
     assert (first.attributes["worker"], first.attributes["outcome"]) == ("w1", "expired")
     assert first.error
     assert (second.attributes["worker"], second.attributes["epoch"], second.error) == ("w2", 2, "")
@@ -199,8 +199,8 @@ async def test_an_executor_that_dies_leaves_its_span(processes: Processes, recei
     await eventually(lambda: not unconnected(receiver.of_task(ids["killed"])), what="all of the trace")
     spans = receiver.of_task(ids["killed"])
     assert "SIGKILL" in named(spans, "evaluate")[0].error
-    assert [span.attributes["outcome"] for span in named(spans, "attempt")] == ["loss", "success"]
-    assert named(spans, "attempt")[0].attributes["exit_signal"] == 9
+    assert [span.attributes["outcome"] for span in named(spans, "lease")] == ["loss", "success"]
+    assert named(spans, "lease")[0].attributes["exit_signal"] == 9
 
 
 async def test_a_collector_that_never_answers_costs_nothing_but_spans(

@@ -55,23 +55,23 @@ def test_what_is_no_context_is_none(text: str, kept: str) -> None:
 
 
 def test_the_span_of_a_lease_follows_from_its_token() -> None:
-    context = lease_traceparent(PARENT, "token", "attempt")
-    assert context == lease_traceparent(UNSAMPLED[:-2] + "01", "token", "attempt")
+    context = lease_traceparent(PARENT, "token", "lease")
+    assert context == lease_traceparent(UNSAMPLED[:-2] + "01", "token", "lease")
     assert checked_traceparent(context)
-    assert log_fields(context) == {"trace_id": PARENT[3:35], "span_id": span_id_of("token", "attempt")}
-    assert len({span_id_of(token, what) for token in "ab" for what in ("attempt", "run", "evaluate")}) == 6
-    assert lease_traceparent("", "token", "attempt") == ""
+    assert log_fields(context) == {"trace_id": PARENT[3:35], "span_id": span_id_of("token", "lease")}
+    assert len({span_id_of(token, what) for token in "ab" for what in ("lease", "run", "evaluate")}) == 6
+    assert lease_traceparent("", "token", "lease") == ""
 
 
 def test_a_told_span_has_its_id_times_parent_links_and_error(exporter: InMemorySpanExporter) -> None:
-    span_id = span_id_of("token", "attempt")
+    span_id = span_id_of("token", "lease")
     tracing.told(
-        "attempt",
+        "lease",
         parent=PARENT,
         span_id=span_id,
         start_ns=1_000,
         end_ns=2_000,
-        links=[lease_traceparent(PARENT, "other", "attempt")],
+        links=[lease_traceparent(PARENT, "other", "lease")],
         error="Boom: " + "x" * 5_000,
         task="t",
         epoch=3,
@@ -79,13 +79,13 @@ def test_a_told_span_has_its_id_times_parent_links_and_error(exporter: InMemoryS
         absent=None,
     )
     (span,) = finished(exporter)
-    assert (span.name, span.start_time, span.end_time) == ("attempt", 1_000, 2_000)
+    assert (span.name, span.start_time, span.end_time) == ("lease", 1_000, 2_000)
     assert f"{span.context.span_id:016x}" == span_id
     assert f"{span.parent.span_id:016x}" == PARENT[36:52]
     assert dict(span.attributes) == {"tenure.task": "t", "tenure.epoch": 3}
     assert span.status.status_code is StatusCode.ERROR
     assert len(span.status.description) == 1_000
-    assert f"{span.links[0].context.span_id:016x}" == span_id_of("other", "attempt")
+    assert f"{span.links[0].context.span_id:016x}" == span_id_of("other", "lease")
     assert span.resource.attributes["service.name"] == "tenure-test"
     assert span.resource.attributes["service.instance.id"] == "i1"
 
