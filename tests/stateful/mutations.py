@@ -99,8 +99,8 @@ TIMES = (
     ),
     Mutation(
         "promoted too early",
-        "'-inf', int(lease_ms()), 'LIMIT'",
-        "'-inf', int(lease_ms() + 5000), 'LIMIT'",
+        "'-inf', int(clock), 'LIMIT'",
+        "'-inf', int(clock + 5000), 'LIMIT'",
         "promote.lua",
     ),
     Mutation("promoted out of no index", "redis.call('ZREM', key('scheduled'), id)", "", "promote.lua"),
@@ -176,7 +176,7 @@ REST = (
         "if task.cancel == '1' then\n    to_end(id, task, transition",
         "if false then\n    to_end(id, task, transition",
     ),
-    Mutation("a release forgets a cancel", "if task.cancel == '1' then\n      to_end", "if false then\n      to_end"),
+    Mutation("a release forgets a cancel", "if cancelled then\n      to_end", "if false then\n      to_end"),
     Mutation("an end keeps the wish to cancel", "'cancel', 'reaped_token')", "'reaped_token')"),
     Mutation("the worst result is the best", "tonumber(best) < fitness", "tonumber(best) > fitness"),
     Mutation("no event of a claim", "event(id, name, 'claim', 'LEASED', request.worker, epoch)", ""),
@@ -192,4 +192,22 @@ REST = (
     Mutation("a checkpoint can be registered twice", "if gone == url then return true end", ""),
     Mutation("a reaped token outlives a claim", "'reaped_token', 'avoid') end", "'avoid') end", "claim.lua"),
 )
-MUTATIONS = (*FENCES, *TIMES, *BUDGETS, *INDEXES, *SERVING, *REST)
+COSTS = (
+    Mutation("a run takes as long as its worker says", "said and math.min(said, span) or span", "said or span"),
+    Mutation("what a checkpoint kept is wasted", "'wasted_ms:' .. cause, run - kept)", "'wasted_ms:' .. cause, run)"),
+    Mutation(
+        "an earlier lease's checkpoint counts", "if epoch == task.epoch and not dropped", "if epoch and not dropped"
+    ),
+    Mutation(
+        "what is cancelled is kept", "if epoch == task.epoch and not dropped", "if epoch == task.epoch", "compute.lua"
+    ),
+    Mutation("what came back comes back again", "  lost.wasted = 0\n", ""),
+    Mutation("a success counts what is saved twice", "'useful_ms', run - before)", "'useful_ms', run)"),
+    Mutation("a refusal counts each time it is sent", "  lost.run = run\n  remember_lost(id, lost)\n", ""),
+    Mutation("a silent worker worked on", "- math.max(0, clock - heard)", ""),
+    Mutation("once cut, for ever disconnected", "if cut_to and tonumber(cut_to) == expiry then", "if cut_to then"),
+    Mutation("an equal submission saves each time", "    redis.call('HDEL', key('task', id), 'worth')\n", ""),
+    Mutation("a task waits from its promotion", "'promote', now - late)", "'promote', now)"),
+    Mutation("a task waits from its submission", "tonumber(queued or submitted or '0')", "tonumber(submitted or '0')"),
+)
+MUTATIONS = (*FENCES, *TIMES, *BUDGETS, *INDEXES, *SERVING, *REST, *COSTS)
