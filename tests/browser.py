@@ -27,8 +27,9 @@ class Trouble:
     """What a page complained of: script errors, violations of its policy, dialogs, requests to elsewhere."""
 
     found: list[str] = field(default_factory=list)
-    # While a master is down on purpose.
-    expected: tuple[str, ...] = ()
+    # A master on a busy machine says that its store doesn't answer at this moment, and the page asks again. Chromium tells
+    # of every such answer.
+    expected: tuple[str, ...] = ("503",)
 
     def note(self, what: str) -> None:
         """One more, unless it was to be expected."""
