@@ -27,8 +27,8 @@ class Trouble:
     """What a page complained of: script errors, violations of its policy, dialogs, requests to elsewhere."""
 
     found: list[str] = field(default_factory=list)
-    # A master on a busy machine says that its store doesn't answer at this moment, and the page asks again. Chromium tells
-    # of every such answer.
+    # A master on a busy machine says that its store doesn't answer at this moment, and the page asks again. Chromium
+    # tells of every such answer.
     expected: tuple[str, ...] = ("503",)
 
     def note(self, what: str) -> None:
