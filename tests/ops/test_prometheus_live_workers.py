@@ -134,12 +134,12 @@ async def test_workers_vanish(tmp_path: Path) -> None:
         waiting = {"steps": "2", "checkpoint": "1", "gate": str(gate), "gate_step": "1"}
         keys = [f"k{number}" for number in range(2 * len(NAMES))]
         tasks = await cluster.submit("first", keys, waiting, requirements={"labels": {"kind": "here"}})
-        await eventually(lambda: len(cluster.journal("gate")) == len(keys), what="all runs at the gate")
+        await eventually(lambda: len(cluster.journal("gate")) == len(keys), 90, what="all runs at the gate")
         await witness.fires("TenureRunSilent", instance=cluster.instance(cluster.workers["a"]), slot="0")
         await witness.fires("TenureCheckpointOld", instance=cluster.instance(cluster.workers["a"]), slot="1")
         await one_is_not_scraped(cluster, witness)
         await some_are_killed(cluster, witness)
-        await eventually(lambda: all_held(cluster, tasks), what="runs that are resumed")
+        await eventually(lambda: all_held(cluster, tasks), 90, what="runs that are resumed")
         await all_are_cut_off(cluster, witness)
         gate.touch()
         clear = ("TenureRunSilent", "TenureCheckpointOld", "TenureCheckpointsSkipped", "TenureLeasesExpire")
