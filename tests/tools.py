@@ -1,4 +1,4 @@
-"""Programs that tests run and Tenure itself doesn't need. Tests that need one that pip can't install are marked ``tools``
+"""Programs that tests run and Tenure itself doesn't need. Tests of those that pip can't install are marked ``tools``
 and run in ``make ops-test`` only."""
 
 from __future__ import annotations
