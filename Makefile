@@ -45,7 +45,7 @@ proto: setup ## regenerate the gRPC stubs from proto/*.proto
 docs: setup ## regenerate the pages that are made from tables in the code
 	@for generator in scripts/generate_*.py; do $(BIN)/python "$$generator" || exit 1; done
 
-dashboard-images: setup ## draw the pictures of docs/dashboards.md anew, of a real quarter of an hour (ARGS="--minutes 5 --folder /tmp/x")
+dashboard-images: setup ## draw the pictures of docs/dashboards.md anew, of a real search of ten minutes (ARGS="--minutes 5 --folder /tmp/x")
 	@PYTHONPATH=tests $(BIN)/python -P -m dashboard_story $(ARGS)
 
 compat: setup ## the protocol and the package on the oldest, newest and middle versions of what they need

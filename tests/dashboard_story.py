@@ -1,4 +1,4 @@
-"""The pictures of docs/dashboards.md: a real cluster works and breaks for a quarter of an hour, then they are drawn.
+"""The pictures of docs/dashboards.md: a real cluster works and breaks for ten minutes, then they are drawn.
 
 Real are the processes, the training (an Optuna search of convolutional networks for scikit-learn's digits), the faults
 and the Prometheus; of GPUs there is a recording. Windows and durations of the alerts are a third of the real ones, and
@@ -200,7 +200,7 @@ async def tell(folder: Path, minutes: float) -> int:
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=14.0, help="how long the story takes (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long the story takes (default %(default)s)")
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "images", help="where the pictures go")
     given = parser.parse_args()
     return asyncio.run(tell(given.folder, given.minutes))
