@@ -117,8 +117,10 @@ class _Seldom(logging.Filter):
         if record.name.partition(".")[0] != _SELDOM:
             return True
         now = time.monotonic()
-        due, self._next_at = now >= self._next_at, max(self._next_at, now + _SELDOM_SECONDS)
-        return due
+        if now < self._next_at:
+            return False
+        self._next_at = now + _SELDOM_SECONDS
+        return True
 
 
 def _take_library_lines(common: list[Processor], renderer: Any) -> None:
