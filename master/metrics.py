@@ -173,9 +173,6 @@ class MasterMetrics:
             "Leases this master took back, by cause: silent (its time ran out), disconnected (its session broke)",
             ["cause"],
         )
-        # There from the start: the first ones come many at a time, and Prometheus sees only what a series grows by.
-        for cause in ("silent", "disconnected"):
-            self.leases_expired.labels(cause)
         self.renewals = self._counter("tenure_lease_renewals", "Lease renewals by verdict", ["verdict"])
         self.renewal_lag_seconds = self._histogram(
             "tenure_lease_renewal_lag_seconds",
@@ -287,7 +284,10 @@ class MasterMetrics:
         )
 
     def _begin_at_nought(self) -> None:
-        """What has few labels is there from the start: the first of its kind is an increase, too."""
+        """What has few labels is there from the start: the first of its kind is an increase, too.
+
+        The first ones may come many at a time, and Prometheus sees only what a series grows by.
+        """
         for cause in EXPIRY_CAUSES:
             self.leases_expired.labels(cause)
         for kind in OUTCOME_KINDS:
