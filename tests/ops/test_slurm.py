@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,9 +178,8 @@ async def test_cancelling_drains_and_queues_nothing_again(master: MasterProcess,
     assert (await record(master, task)).state is TaskState.QUEUED
 
 
-async def test_what_no_master_had_acknowledged_is_delivered_from_the_next_node(
-    master: MasterProcess, slurm: Slurm
-) -> None:
+async def unacknowledged(master: MasterProcess, slurm: Slurm) -> tuple[str, Path]:
+    """(a task whose result no master has, for it is dead; where the ended job has kept the result)."""
     gate = slurm.root / "gate"
     task = await submit(master, gate=str(gate), ignore_stop="1")
     job = slurm.start(WORKER, TENURE_TERM_SECONDS="3")
@@ -189,9 +189,11 @@ async def test_what_no_master_had_acknowledged_is_delivered_from_the_next_node(
     await eventually(lambda: read_journal(slurm.journal, event="end"))
     os.kill(job.pid, signal.SIGUSR1)
     assert await exit_code(job) == ExitCode.PREEMPTED, slurm.output
-    kept = slurm.shared / "workers" / "slurm-77-3" / "spool"
-    assert [path.suffix for path in kept.iterdir()] == [".outcome"]
+    return task, slurm.shared / "workers" / "slurm-77-3" / "spool"
 
+
+async def delivers(master: MasterProcess, slurm: Slurm, task: str, kept: Path) -> None:
+    """Once the master is back, the next job hands it the result, and keeps it no longer."""
     master.restart()
     again = slurm.start(WORKER)
     ended = await eventually(lambda: _succeeded(master, task), what=slurm.output)
@@ -200,6 +202,31 @@ async def test_what_no_master_had_acknowledged_is_delivered_from_the_next_node(
     os.kill(again.pid, signal.SIGTERM)
     await exit_code(again)
     assert list(kept.iterdir()) == []
+
+
+async def test_what_no_master_had_acknowledged_is_delivered_from_the_next_node(
+    master: MasterProcess, slurm: Slurm
+) -> None:
+    task, kept = await unacknowledged(master, slurm)
+    assert [path.suffix for path in kept.iterdir()] == [".outcome"]
+    await delivers(master, slurm, task, kept)
+
+
+async def test_a_node_that_dies_with_what_was_not_acknowledged_loses_nothing(
+    master: MasterProcess, slurm: Slurm
+) -> None:
+    task, kept = await unacknowledged(master, slurm)
+    (result,) = kept.iterdir()
+    written_ns = result.stat().st_mtime_ns
+    job = slurm.start(WORKER)
+    taken = slurm.root / "node-1" / "tenure-slurm-77-3" / "spool" / result.name
+    await eventually(taken.exists, what=slurm.output)
+    assert taken.stat().st_mtime_ns == written_ns, "results are sent in the order of their times"
+    os.killpg(job.pid, signal.SIGKILL)
+    await exit_code(job)
+    shutil.rmtree(slurm.root / "node-1", ignore_errors=True)
+    assert [path.name for path in kept.iterdir()] == [result.name]
+    await delivers(master, slurm, task, kept)
 
 
 async def _succeeded(master: MasterProcess, task: str) -> Any:
