@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 from processes import start_master
 from restarting.groups import Amount, Selector, batches_of, groups_of
+from restarting.plan import Processes, _workers
 from restarting.probe import Probe
 from restarting.processes import AnotherRun, CannotRestart, Recipe
 from restarting.run_record import RunRecord
 from restarting.store_servers import StoreUrl, is_in_step
-from restarting.templates import READY_MADE, fill_in, made_ready, naming, template
+from restarting.templates import READY_MADE, UnfitValue, fill_in, made_ready, naming, template
 from restarting.worker_target import missing_workers
+from restarting.workers import _foreign_workers
 from upgrading.moving import moved
 from upgrading.versions import Installer, Versions
 
@@ -63,17 +66,81 @@ def test_an_amount_that_can_not_be_right(text: str) -> None:
 
 
 def test_a_template_is_filled_in_or_refused() -> None:
-    assert fill_in(template("ssh {host} 'restart {worker}'"), host="h", worker="w") == ["ssh", "h", "restart w"]
+    assert fill_in(template("ssh {host} 'restart {worker}'"), "x", host="h", worker="w") == ["ssh", "h", "restart w"]
     with pytest.raises(CannotRestart, match=r"\{port\} stand for nothing"):
-        fill_in(["restart", "{port}"], host="h")
+        fill_in(["restart", "{port}"], "worker w", host="h")
     for kind, commands in READY_MADE.items():
         for name in commands:
             ready = made_ready(kind, template(name))
             assert ready is not None
-            fill_in(ready, host="h", port="1", address="h:1", worker="w", name="n")
+            fill_in(ready, "x", host="h", port="1", address="h:1", worker="w", name="n")
     assert made_ready("store", template("systemctl restart redis")) == ["systemctl", "restart", "redis"]
     assert made_ready("store", None) is None
     assert naming("127.0.0.1:50051=m1") == ("127.0.0.1:50051", "m1")
+
+
+class Registered:
+    """A client whose masters know these workers."""
+
+    def __init__(self, known: Sequence[WorkerRecord]) -> None:
+        self.known = known
+
+    def workers(self, *, include_gone: bool = False) -> Sequence[WorkerRecord]:
+        return self.known
+
+
+def planned_workers(client: Any, given: argparse.Namespace) -> Any:
+    return _workers(given, Processes(), client)
+
+
+HOSTILE = [
+    "-oProxyCommand=touch X",
+    "--all",
+    "w; touch X",
+    "$(touch X)",
+    "w\n",
+    "a b",
+    "",
+    "%h",
+    "ünï",
+    "me@elsewhere",
+    "../w",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("field", ["host", "worker", "name"])
+def test_what_a_worker_says_of_itself_is_never_more_than_a_name(field: str, value: str) -> None:
+    values = {"host": "gpu-7", "worker": "w1", "name": "n"} | {field: value}
+    with pytest.raises(UnfitValue) as raised:
+        fill_in(template(f"ssh -- far 'restart tenure-worker@{{{field}}}'"), "worker w1", **values)
+    assert f"worker w1: its {field} is {value!r}" in str(raised.value)
+    assert fill_in(["restart", "it"], "worker w1", **values) == ["restart", "it"], "what isn't asked for does no harm"
+
+
+@pytest.mark.parametrize("value", ["gpu-7.example.org", "::1", "[fe80::1%eth0]", "10.0.0.7", "w_1", "10.0.0.7:50051"])
+def test_usual_names_stand_in_a_command(value: str) -> None:
+    assert fill_in(["ssh", "--", "{host}"], "worker w1", host=value) == ["ssh", "--", value]
+
+
+@pytest.mark.parametrize("plan", [planned_workers, lambda client, given: list(_foreign_workers(client, given))])
+def test_a_worker_that_says_it_is_an_option_is_refused_when_the_plan_is_made(plan: Any) -> None:
+    given = argparse.Namespace(worker=None, names={}, workers_via=["ssh", "{host}"], via=["ssh", "{host}"])
+    known = [replace(worker("w1"), status="live"), replace(worker("w2", host="-oProxyCommand=touch X"), status="live")]
+    with pytest.raises(UnfitValue, match="worker w2: its host is '-oProxyCommand=touch X'"):
+        plan(Registered(known), given)
+
+
+def test_one_value_is_not_filled_into_another() -> None:
+    with pytest.raises(UnfitValue):
+        fill_in(["restart", "{worker}"], "worker w1", worker="{host}", host="h")
+
+
+def test_hosts_and_pods_are_no_options_in_what_is_ready_made() -> None:
+    for commands in READY_MADE.values():
+        for by, text in commands.items():
+            if by != "systemd":  # a unit's name begins with "tenure-"
+                assert " -- {" in text
 
 
 def slot(state: str) -> SlotRecord:

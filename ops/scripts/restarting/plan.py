@@ -89,7 +89,8 @@ def _masters(arguments: argparse.Namespace, processes: Processes, addresses: str
     targets = []
     for address in sorted(expand(parse_addresses(addresses, "master"))):
         name = arguments.names.get(str(address), address.bare_host)
-        filled = fill_in(command, host=address.bare_host, port=str(address.port), address=str(address), name=name)
+        whose, port = f"master {address}", str(address.port)
+        filled = fill_in(command, whose, host=address.bare_host, port=port, address=str(address), name=name)
         targets.append(ForeignMaster(str(address), filled))
     if len(targets) > 1 and len({tuple(target.command) for target in targets}) < len(targets):
         raise CannotRestart(
@@ -127,7 +128,8 @@ def _store_steps(
     def command_for(server: Server) -> list[str]:
         port = str(server.port)
         name = arguments.names.get(server.address, server.host)
-        return fill_in(command, host=server.host, port=port, address=server.address, name=name)
+        whose = f"store {server.address}"
+        return fill_in(command, whose, host=server.host, port=port, address=server.address, name=name)
 
     for target in store_targets(url, command_for):
         yield StoreStep(target)
@@ -183,7 +185,8 @@ def _workers(arguments: argparse.Namespace, processes: Processes, client: Client
             raise CannotRestart(f"no worker {worker_id} is registered; `tenure workers list --all` shows them")
         host = known[worker_id].host
         name = arguments.names.get(worker_id, worker_id)
-        targets.append(ForeignWorker(worker_id, fill_in(command, worker=worker_id, host=host, name=name)))
+        filled = fill_in(command, f"worker {worker_id}", worker=worker_id, host=host, name=name)
+        targets.append(ForeignWorker(worker_id, filled))
     if len(targets) > 1 and len({tuple(target.command) for target in targets}) < len(targets):
         raise CannotRestart(
             f"`{' '.join(command)}` is the same for several workers: say which by {{worker}}, {{host}} or {{name}}"

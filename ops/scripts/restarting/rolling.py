@@ -63,7 +63,7 @@ out. Nothing is done twice at once: a second run on this machine is refused.
 Examples:
     rolling-restart --ready-file /run/tenure/*.json --dry-run
     rolling-restart --ready-file master-1.json master-2.json worker-*.json --store-via systemd
-    rolling-restart masters --masters-via 'ssh {host} sudo systemctl restart tenure-master' --master a:50051,b:50051
+    rolling-restart masters --masters-via 'ssh -- {host} sudo systemctl restart tenure-master' --master a:50051,b:50051
     rolling-restart workers --workers-via ssh --group zone --max-unavailable 25%
     rolling-restart workers --workers-via kubectl --group gpu=a100* --group gpu
     rolling-restart store --store-via docker --name 10.0.0.7:6379=valkey-1 --name 10.0.0.8:6379=valkey-2

@@ -21,6 +21,7 @@ from restarting.console import (
 from restarting.processes import CannotRestart, Output, Ready
 from restarting.recovery import await_recovery
 from restarting.snapshot import read_evidence, take_snapshot
+from restarting.templates import fill_in
 from restarting.worker_target import ForeignWorker, LocalWorker, WorkerTarget, restart_together
 from tenure.client import Client
 
@@ -39,7 +40,7 @@ Examples:
     restart-workers worker-1.json worker-2.json --dry-run
     restart-workers worker-*.json --at-once 4 --drain-timeout 600
     restart-workers --via 'systemctl restart tenure-worker@{worker}'
-    restart-workers --via 'ssh {host} sudo systemctl restart tenure-worker@{worker}' --worker gpu-7 --worker gpu-8
+    restart-workers --via 'ssh -- {host} sudo systemctl restart tenure-worker@{worker}' --worker gpu-7 --worker gpu-8
 
 """
 
@@ -84,9 +85,7 @@ def _foreign_workers(client: Client, arguments: argparse.Namespace) -> Iterator[
         if worker_id not in known:
             raise CannotRestart(f"no worker {worker_id} is registered; `tenure workers list --all` shows them")
         host = known[worker_id].host
-        yield ForeignWorker(
-            worker_id, [part.replace("{worker}", worker_id).replace("{host}", host) for part in arguments.via]
-        )
+        yield ForeignWorker(worker_id, fill_in(arguments.via, f"worker {worker_id}", worker=worker_id, host=host))
 
 
 def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
