@@ -10,7 +10,7 @@ import structlog
 from tenure.common import ids, limits
 from tenure.common.errors import InvalidInput, WrongState
 from tenure.common.states import TaskState
-from tenure.master.console.asking import Asker, now_unix_ms
+from tenure.master.console.asking import Asker
 from tenure.proto import tenure_pb2
 
 if TYPE_CHECKING:
@@ -72,9 +72,10 @@ async def _requeue_task(master: Master, task_id: str) -> str:
 async def _requeue_dead(master: Master, search: str) -> str:
     """Those that are dead now: one that fails again meanwhile stays."""
     await master.clients.GetSearch(tenure_pb2.SearchName(name=search), None)
-    begun, done, skip = now_unix_ms(), 0, 0
+    # By the clock that the ends were noted by; this machine's may be another.
+    begun, done, skip = (await master.store.looks.pace(search, ())).unix_ms, 0, 0
     while done < REQUEUE_MAX:
-        rows = await master.store.looks.ended(
+        rows, _ = await master.store.looks.ended(
             search,
             TaskState.FAILED,
             start_unix_ms=begun,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tenure.common.states import TaskState
 from tenure.master.console.curve import Curve, Point, Step
-from tenure.master.store.looks import Ended
+from tenure.master.store.looks import Ended, Piece
 from tenure.master.store.records import SearchView
 
 CURVES_MAX = 64
@@ -22,8 +22,8 @@ PIECE = 250
 LOOK_SECONDS_MAX = 0.4
 REREAD_SECONDS_MIN = 60.0
 
-Read = Callable[[str, int, int, int], Sequence[Ended]]
-"""(search, unix ms to begin with, how many of that very millisecond to pass over, at most so many)."""
+Read = Callable[[str, int, int, int], Piece]
+"""(search, unix ms to begin with, how many of that very millisecond to pass over, at most so many; maybe fewer)."""
 
 
 class _Followed:
@@ -103,10 +103,10 @@ class Curves:
         end = self._clock() + LOOK_SECONDS_MAX
         while True:
             started = self._clock()
-            rows = self._read(name, followed.start_unix_ms, followed.skip, PIECE)
+            rows, more = self._read(name, followed.start_unix_ms, followed.skip, PIECE)
             if rows:
                 followed.take(rows)
-            followed.whole = len(rows) < PIECE
+            followed.whole = not more
             now = self._clock()
             if followed.whole or now >= end:
                 return

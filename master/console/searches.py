@@ -7,12 +7,12 @@ from typing import Any
 
 from tenure.common import ids
 from tenure.common.states import TaskState
-from tenure.master.console.asking import Asker, now_unix_ms
+from tenure.master.console.asking import Asker
 from tenure.master.console.curves import Curves, Look
 from tenure.master.console.forecast import WINDOWS_MS, forecast
 from tenure.master.console.plain import plain
 from tenure.master.rpc import messages
-from tenure.master.store.looks import Ended
+from tenure.master.store.looks import Piece
 from tenure.master.store.records import Overview, SearchView
 
 CURVE_POINTS = 800
@@ -49,8 +49,8 @@ class Searches:
 
         def make() -> dict[str, Any]:
             view = self.view(name)
-            ended = self._asker.ask(self._asker.master.store.looks.pace(name, WINDOWS_MS))
-            ahead = forecast(view, ended, now_unix_ms())
+            pace = self._asker.ask(self._asker.master.store.looks.pace(name, WINDOWS_MS))
+            ahead = forecast(view, pace.ended, pace.unix_ms)
             compute = view.compute
             return {
                 "search": plain(messages.search_message(view)),
@@ -85,9 +85,10 @@ class Searches:
     def _small(self, search: SearchView) -> dict[str, Any]:
         return _curve(self._curves.look(search), SMALL_CURVE_POINTS)
 
-    def _ended(self, search: str, start_unix_ms: int, skip: int, count: int) -> list[Ended]:
-        looks = self._asker.master.store.looks
-        work = looks.ended(search, TaskState.SUCCEEDED, start_unix_ms=start_unix_ms, skip=skip, count=count)
+    def _ended(self, search: str, start_unix_ms: int, skip: int, count: int) -> Piece:
+        work = self._asker.master.store.looks.ended(
+            search, TaskState.SUCCEEDED, start_unix_ms=start_unix_ms, skip=skip, count=count, with_fitness=True
+        )
         return self._asker.ask(work)
 
 

@@ -107,7 +107,7 @@ class Tasks:
     def _last_ended(self, search: str, state: TaskState, count: int) -> list[dict[str, Any]]:
         looks = self._asker.master.store.looks
         work = looks.ended(search, state, start_unix_ms=FAR_UNIX_MS, skip=0, count=count, backwards=True)
-        return self.by_id([row.task_id for row in self._asker.ask(work)])
+        return self.by_id([row.task_id for row in self._asker.ask(work).rows])
 
 
 class _Collected:

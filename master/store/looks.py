@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tenure.common.states import TaskState
 from tenure.master.store.codec import text
@@ -14,11 +15,25 @@ from tenure.master.store.tasks import TaskStore
 
 @dataclass(frozen=True)
 class Ended:
-    """A task that ended. ``fitness`` of a SUCCEEDED one; None if its evaluator gave none."""
+    """A task that ended. ``fitness`` None: it wasn't asked for, or its evaluator gave none."""
 
     task_id: str
     ended_unix_ms: int
     fitness: float | None
+
+
+class Piece(NamedTuple):
+    """Tasks that ended, by time; ``more``: whether there may be others behind the last of them."""
+
+    rows: list[Ended]
+    more: bool
+
+
+class Pace(NamedTuple):
+    """How many tasks of a search ended of late: by ``unix_ms``, the store's wall time, within each length of time."""
+
+    unix_ms: int
+    ended: list[int]
 
 
 @dataclass(frozen=True)
@@ -46,16 +61,25 @@ class Looks:
         self._tasks = tasks
 
     async def ended(
-        self, search: str, state: TaskState, *, start_unix_ms: int, skip: int, count: int, backwards: bool = False
-    ) -> list[Ended]:
-        """At most ``count`` tasks that ended in ``state``, from ``start_unix_ms`` on, or before it and ``backwards``.
+        self,
+        search: str,
+        state: TaskState,
+        *,
+        start_unix_ms: int,
+        skip: int,
+        count: int,
+        backwards: bool = False,
+        with_fitness: bool = False,
+    ) -> Piece:
+        """At most ``count`` tasks that ended in ``state``, from ``start_unix_ms`` on, or before it and ``backwards``;
+        ``with_fitness`` fewer, though never none, where their outcomes are long.
 
         Several can end in one millisecond: whoever reads on names the last one's and how many of it he has had as
         ``skip``. A search that doesn't exist has none.
         """
         key = self._keys.clocks[self._keys.shard_of_search(search)]
-        arguments = (search, state.value, start_unix_ms, skip, count, int(backwards))
-        rows = await self._pipeline.call("ended", key, *arguments)
+        arguments = (search, state.value, start_unix_ms, skip, count, int(backwards), int(with_fitness))
+        rows, more = await self._pipeline.call("ended", key, *arguments)
         unread = [text(task_id) for task_id, _, fitness in rows if fitness == b"?"]
         views = await self._tasks.show(unread) if unread else {}
         found = []
@@ -67,13 +91,13 @@ class Looks:
             elif fitness not in (b"", b"?"):
                 value = float(fitness)
             found.append(Ended(name, int(float(at)), value))
-        return found
+        return Piece(found, more == b"1")
 
-    async def pace(self, search: str, windows_ms: Sequence[int]) -> list[int]:
+    async def pace(self, search: str, windows_ms: Sequence[int]) -> Pace:
         """How many tasks of the search ended within each of these lengths of time before now, in whatever way."""
         key = self._keys.clocks[self._keys.shard_of_search(search)]
-        _, *counts = await self._pipeline.call("pace", key, search, *windows_ms)
-        return [int(count) for count in counts]
+        now, *counts = await self._pipeline.call("pace", key, search, *windows_ms)
+        return Pace(int(now), [int(count) for count in counts])
 
     async def expiring(self, count: int) -> tuple[int, list[str]]:
         """(leases in all, ids of at most ``count`` tasks of each shard whose leases have the least time left)."""

@@ -13,7 +13,7 @@ from tenure.master.console.cache import ENTRIES_MAX, SharedAnswers
 from tenure.master.console.curve import POINTS_MAX, STEPS_MAX, Curve
 from tenure.master.console.curves import CURVES_MAX, PIECE, Curves
 from tenure.master.console.forecast import MINUTE_MS, WINDOWS_MS, forecast
-from tenure.master.store.looks import Ended
+from tenure.master.store.looks import Ended, Piece
 from tenure.master.store.records import SearchView
 
 
@@ -24,9 +24,14 @@ def search(name: str = "s", succeeded: int = 0, *, queued: int = 0, leased: int 
 
 
 class Results:
-    """A search's index of results, as the store has it, and how often it was read."""
+    """A search's index of results, as the store has it, and how often it was read.
 
-    def __init__(self) -> None:
+    Args:
+        most: Rows that a read returns at most, however many are asked for: the outcomes are long.
+    """
+
+    def __init__(self, most: int = PIECE) -> None:
+        self._most = most
         self.rows: list[Ended] = []
         self.reads: list[tuple[int, int]] = []
 
@@ -35,12 +40,13 @@ class Results:
             number = len(self.rows)
             self.rows.append(Ended(f"t{number}", number if at is None else at, fitness))
 
-    def read(self, name: str, start_unix_ms: int, skip: int, count: int) -> list[Ended]:
+    def read(self, name: str, start_unix_ms: int, skip: int, count: int) -> Piece:
         self.reads.append((start_unix_ms, count))
         rows = sorted(
             (row for row in self.rows if row.ended_unix_ms >= start_unix_ms), key=lambda row: row.ended_unix_ms
         )
-        return rows[skip : skip + count]
+        found = rows[skip : skip + min(count, self._most)]
+        return Piece(found, len(found) == count or skip + len(found) < len(rows))
 
 
 class Clock:
@@ -99,11 +105,21 @@ class TestCurves:
         results.add(0.7, at=2000)
         assert curves.look(search()).count == 2 * PIECE + 9
 
+    @pytest.mark.parametrize("apart_ms", [0, 1])
+    def test_pieces_may_be_short_before_the_end(self, apart_ms: int) -> None:
+        """The store reads only so many bytes at once."""
+        results = Results(most=8)
+        for number in range(100):
+            results.add(0.5, at=1000 + apart_ms * number)
+        look = Curves(results.read, Clock()).look(search(succeeded=100))
+        assert (look.count, look.whole) == (100, True)
+        assert len(results.reads) == 13
+
     def test_a_long_one_comes_in_several_looks(self) -> None:
         results, clock = Results(), Clock()
         results.add(*[0.5] * (10 * PIECE))
 
-        def slow(*arguments: int | str) -> list[Ended]:
+        def slow(*arguments: int | str) -> Piece:
             clock.now += 1.0
             return results.read(*arguments)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""The clock of the store's host is stepped under a running store and master: no lease is lost to it."""
+"""The clock of the store's host is stepped, or is not the master's: no lease is lost to it, nor a dead letter."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from console_page import ConsolePage
 from processes import MasterProcess, eventually, wait_for
 from raw_peers import OpenBroker, OpenSession, StartMaster, renewal_of
 from store_server import StoreServer
@@ -112,3 +113,28 @@ async def test_steps_of_hours_cost_no_lease(
     assert [(task.epoch, task.losses) for task in found] == [(1, 0)] * 3
     assert master.logged("store.rolled_back") == []
     assert await broker.fsck() == []
+
+
+@pytest.mark.parametrize("seconds", [300, -300], ids=["behind", "ahead"])
+async def test_a_master_whose_clock_is_off_requeues_every_dead_letter(
+    own_master: StartMaster,
+    open_broker: OpenBroker,
+    open_session: OpenSession,
+    stepped: tuple[StoreServer, Step],
+    seconds: float,
+) -> None:
+    """Behind or ahead of the store's, by which the ends are noted."""
+    server, step = stepped
+    step(seconds)
+    master = await asyncio.to_thread(own_master, store=server.url, data_dir=None, console="127.0.0.1:0")
+    broker = open_broker(master.address)
+    await broker.submit("s", 3)
+    session = await open_session("w", at=master, want=3)
+    for task in await session.hear_tasks(3):
+        await session.end(task, worker_pb2.OUTCOME_FAILURE, retryable=False, error_class="ValueError")
+    console = ConsolePage(master.facts["console"])
+    answer = await asyncio.to_thread(console.act, action="requeue_dead", search="s")
+    assert answer.json["said"] == "3 tasks of s are in the queue again, with fresh budgets"
+    # Nor does the pace of a search that began by another clock get out of hand.
+    shown = await asyncio.to_thread(console.read, "/api/search", name="s")
+    assert 0 < shown["forecast"]["window_ms"] < 60_000
