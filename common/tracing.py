@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from tenure import __version__
 from tenure.common.errors import InvalidSetting
+from tenure.common.trace_settings import refused
 
 Mode = Literal["auto", "on", "off"]
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
@@ -170,8 +171,8 @@ def start(service: str, mode: Mode = "auto", *, instance: str = "", shared: bool
         exporter: Where spans go instead of a collector, at once.
 
     Raises:
-        InvalidSetting: ``on`` is impossible: the extra isn't installed, or the environment wants a protocol that Tenure
-            doesn't speak. With ``auto`` that is a warning.
+        InvalidSetting: ``on`` is impossible: the extra isn't installed, the environment wants a protocol that Tenure
+            doesn't speak, or OpenTelemetry doesn't take one of its variables. With ``auto`` that is a warning.
     """
     if _tracer is not None:
         return True
@@ -214,7 +215,7 @@ def _start(service: str, instance: str, shared: bool, exporter: Any) -> None:
         provider = trace.get_tracer_provider() if shared else None
         if provider is None or isinstance(provider, trace.ProxyTracerProvider):
             _instance = instance
-            provider, processor = _new_provider(resource_of(service), exporter)
+            provider, processor = _new_provider(_new_resource(service), exporter)
             if shared:
                 trace.set_tracer_provider(provider)
             use(provider, processor)
@@ -227,6 +228,9 @@ def _start(service: str, instance: str, shared: bool, exporter: Any) -> None:
             given="on",
             expected="pip install 'tenure[traces]', or turn them off",
         ) from error
+    except Exception as error:
+        # Whatever it makes of its variables: neither a start nor a submit may fail by that where nobody insists.
+        raise refused(error) from error
 
 
 def use(provider: Any, processor: Any = None) -> None:
@@ -234,6 +238,11 @@ def use(provider: Any, processor: Any = None) -> None:
     global _tracer, _provider, _processor
     _provider, _processor = provider if processor is not None else None, processor
     _tracer = None if provider is None else provider.get_tracer("tenure", __version__)
+
+
+def passes_on() -> bool:
+    """Whether this process sends spans itself, and so can send those of others."""
+    return _processor is not None
 
 
 def pass_on(span: Any) -> None:
@@ -267,19 +276,32 @@ def _environment_asks() -> bool:
 
 
 def resource_of(service: str) -> Any:
-    """What the environment says of this process, and where it says nothing this name."""
+    """The same process, as this service; needs a provider of ours. Asks nothing anew, so an event loop may call it."""
     from opentelemetry.sdk.resources import Resource
 
-    attributes = {"service.version": __version__, "service.instance.id": _instance}
-    if "OTEL_SERVICE_NAME" not in os.environ and "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
-        attributes["service.name"] = service
+    return _provider.resource.merge(Resource(_named(service)))
+
+
+def _new_resource(service: str) -> Any:
+    """What the environment says of this process, and where it says nothing this name. May take seconds: it asks
+    whatever detectors are installed."""
+    from opentelemetry.sdk.resources import Resource
+
+    attributes = {"service.version": __version__, "service.instance.id": _instance, **_named(service)}
     return Resource.create({name: value for name, value in attributes.items() if value})
+
+
+def _named(service: str) -> dict[str, str]:
+    given = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    return {} if given else {"service.name": service}
 
 
 def _new_provider(resource: Any, exporter: Any) -> tuple[Any, Any]:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    # At exit it would flush for as long as the collector keeps it waiting; stop() doesn't.
+    provider = TracerProvider(resource=resource, id_generator=_id_generator(), shutdown_on_exit=False)
     if exporter is None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
@@ -291,8 +313,6 @@ def _new_provider(resource: Any, exporter: Any) -> tuple[Any, Any]:
             schedule_delay_millis=_AT_ONCE_MS,
             max_export_batch_size=_AT_ONCE_SPANS,
         )
-    # At exit it would flush for as long as the collector keeps it waiting; stop() doesn't.
-    provider = TracerProvider(resource=resource, id_generator=_id_generator(), shutdown_on_exit=False)
     provider.add_span_processor(processor)
     return provider, processor
 

@@ -196,6 +196,50 @@ def test_a_protocol_that_is_not_spoken_is_refused_by_name(monkeypatch: pytest.Mo
         tracing.start("x", "on")
 
 
+REFUSED = [
+    ({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4096"}, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096", "OTEL_BSP_MAX_QUEUE_SIZE"),
+    ({"OTEL_BSP_MAX_QUEUE_SIZE": "100"}, "OTEL_BSP_MAX_QUEUE_SIZE", "100", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),
+    ({"OTEL_BSP_SCHEDULE_DELAY": "0"}, "OTEL_BSP_SCHEDULE_DELAY", "0", "milliseconds, at least 1"),
+    ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many", "unset it"),
+    ({"OTEL_PYTHON_TRACER_PROVIDER": "none"}, "traces", "", "OTEL_PYTHON_TRACER_PROVIDER"),
+]
+
+
+@pytest.mark.parametrize(("environment", "field", "given", "expected"), REFUSED)
+def test_on_with_a_variable_that_opentelemetry_refuses_names_it(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], field: str, given: str, expected: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSetting) as refused:
+        tracing.start("x", "on", shared=True)
+    assert (refused.value.field, refused.value.given) == (field, given)
+    assert expected in refused.value.expected
+    assert "hunter2" not in str(refused.value)
+    assert not tracing.on()
+
+
+SUBMITTED = """
+import json
+from tenure.client.spans import Submissions
+from tenure.common.spec import TaskSpec
+traces = [Submissions("s", [TaskSpec("{}", key="k")]).specs[0].trace for _ in range(2)]
+print(json.dumps({"traces": traces}))
+"""
+
+
+@pytest.mark.parametrize(("environment", "field", "given", "expected"), REFUSED[::2])
+def test_auto_with_such_a_variable_warns_once_and_submits_untraced(
+    environment: dict[str, str], field: str, given: str, expected: str
+) -> None:
+    found = child(SUBMITTED, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", **environment)
+    assert found["traces"] == ["", ""]
+    (warning,) = [line for line in found["stderr"].splitlines() if line.startswith("nothing is traced: ")]
+    assert f": {field}: " in warning
+    assert expected in warning
+
+
 OWN_PROVIDER = """
 import json
 from opentelemetry import trace
