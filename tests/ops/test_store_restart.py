@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import itertools
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from ops_scripts import KEPT, Scripts
-from processes import eventually
+from processes import eventually, wait_for
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from restarting import store_failover, store_servers
 from restarting.console import Console
+from restarting.processes import RestartFailed
 from restarting.store_failover import current_primary, fail_over
-from restarting.store_servers import StoreUrl
+from restarting.store_servers import Server, StoreUrl
 from rolling_scene import Fleet, SearchProgram, Supervisor, shutdown_command
 from sentinel import DOWN_AFTER_MS, SERVICE, SentinelStore, _Server
 from store_cluster import ClusterStore
@@ -135,5 +143,131 @@ def test_sentinels_that_can_not_hand_over_lose_nothing_either(
         # Again: it has happened already.
         fail_over(url, old, Console(as_json=False), coordinated=False)
         assert current_primary(url).address == new.address
+    finally:
+        store.remove()
+
+
+class Writer:
+    """Somebody who writes all the time, and knows what was acknowledged."""
+
+    def __init__(self, server: Server) -> None:
+        self.acknowledged: list[str] = []
+        self._server, self._stopped = server, threading.Event()
+        self._thread = threading.Thread(target=self._write, daemon=True)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        wait_for(lambda: len(self.acknowledged) > 10, what="the first writes")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        # Long patience: a write that is held back is acknowledged when it is let go, if that server may take it.
+        host, port = self._server.host, self._server.port
+        with redis.Redis(host, port, socket_timeout=60, retry=Retry(NoBackoff(), 0)) as client:
+            for number in itertools.count():
+                if self._stopped.is_set():
+                    return
+                try:
+                    client.set(f"written-{number}", "1")
+                    self.acknowledged.append(f"written-{number}")
+                except redis.RedisError:
+                    return  # it is a replica now
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[ConfiguredSentinelStore]:
+    """A primary with a replica."""
+    store = ConfiguredSentinelStore(tmp_path / "store", replicas=1).start()
+    yield store
+    store.remove()
+
+
+def pauses(server: Server) -> int:
+    """How often writes were held back there."""
+    with server.client() as client:
+        return int(client.info("commandstats").get("cmdstat_client|pause", {}).get("calls", 0))
+
+
+def test_writes_are_held_back_however_long_a_promotion_takes(
+    pair: ConfiguredSentinelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = StoreUrl.parse(pair.url)
+    old = current_primary(url)
+    ask = store_failover._ask_sentinels
+    asked: list[bool] = []
+
+    def ask_late(url: StoreUrl) -> bool:
+        """The sentinels take their time: until the pause was made longer some times more."""
+        enough = pauses(old) + 6
+
+        def late() -> None:
+            wait_for(lambda: pauses(old) >= enough, what="a longer pause")
+            asked.append(ask(url))
+
+        threading.Thread(target=late, daemon=True).start()
+        return True
+
+    monkeypatch.setattr(store_failover, "_ask_sentinels", ask_late)
+    with Writer(old) as writer:
+        fail_over(url, old, Console(as_json=False), coordinated=False)
+    assert asked == [True]
+    with current_primary(url).client() as client:
+        assert client.exists(*writer.acknowledged) == len(writer.acknowledged), "what was acknowledged is there"
+
+
+@pytest.mark.parametrize("when", ["catching up", "promoting"])
+def test_where_writes_were_let_go_too_early_nobody_is_made_to_forget_them(
+    when: str, pair: ConfiguredSentinelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause lapses: the next renewal comes too late."""
+    url = StoreUrl.parse(pair.url)
+    old = current_primary(url)
+
+    def hasten(url: StoreUrl) -> bool:
+        monkeypatch.setattr(store_failover._WritesHeldBack, "renew", late)
+        return True
+
+    renew = store_failover._WritesHeldBack.renew
+
+    def late(writes: store_failover._WritesHeldBack) -> None:
+        writes._until = 0.0
+        renew(writes)
+
+    if when == "catching up":
+        monkeypatch.setattr(store_failover, "_PAUSE_WRITES_MS", 1)
+    else:
+        monkeypatch.setattr(store_failover, "_ask_sentinels", hasten)
+    with Writer(old) as writer:
+        with pytest.raises(RestartFailed, match="could not be held back until a replica has everything"):
+            fail_over(url, old, Console(as_json=False), coordinated=False)
+        seen = len(writer.acknowledged)
+        wait_for(lambda: len(writer.acknowledged) > seen + 10, what="writes that are taken again")
+    assert old.info()["role"] == "master"
+    assert current_primary(url).address == old.address
+    with old.client() as client:
+        assert client.exists(*writer.acknowledged) == len(writer.acknowledged)
+
+
+def test_the_sentinels_choose_so_every_replica_has_to_have_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_failover, "_CATCH_UP_SECONDS", 0.5)
+    monkeypatch.setattr(store_servers, "_TIMEOUT_SECONDS", 0.5)
+    store = ConfiguredSentinelStore(tmp_path / "store", replicas=2).start()
+    try:
+        url = StoreUrl.parse(store.url)
+        old = current_primary(url)
+        lagging = next(each for each in store.servers if each.port != old.port)
+        assert lagging.process is not None
+        lagging.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(RestartFailed, match=f"127.0.0.1:{lagging.port} is not in step with {old.address}"):
+            fail_over(url, old, Console(as_json=False), coordinated=False)
+        with old.client() as client:
+            assert client.set("written", "1"), "writes are held back no longer"
+        assert current_primary(url).address == old.address
     finally:
         store.remove()
