@@ -153,7 +153,7 @@ class ScriptedMaster:
         for session in self.sessions:
             await session.send(down)
 
-    async def until(self, condition: Callable[[Heard], Any], seconds: float = 20.0) -> Any:
+    async def until(self, condition: Callable[[Heard], Any], seconds: float = 60.0) -> Any:
         """Wait until ``condition(heard)`` is true; returns its value."""
         try:
             async with asyncio.timeout(seconds), self._changed:
@@ -163,12 +163,22 @@ class ScriptedMaster:
         except TimeoutError:
             raise AssertionError(f"not heard within {seconds} s; heard: {self.heard.order[-30:]}") from None
 
-    async def outcome_of(self, request: pb.EvaluateRequest, seconds: float = 20.0) -> pb.Outcome:
+    async def outcome_of(self, request: pb.EvaluateRequest, seconds: float = 60.0) -> pb.Outcome:
         """Wait for the outcome of that lease."""
         found: pb.Outcome = await self.until(
             lambda heard: next((one for one in heard.outcomes if one.lease_token == request.lease_token), None), seconds
         )
         return found
+
+    async def carry_out(self, request: pb.EvaluateRequest, seconds: float = 60.0) -> pb.Outcome:
+        """Offer the task; its outcome. Offered again, under a lease of its own, as often as it comes back unstarted:
+        the number wanted and a task cross on the wire when an executor is replaced, and starting one may take long."""
+        while True:
+            await self.offer(request)
+            outcome = await self.outcome_of(request, seconds)
+            if outcome.kind != pb.OUTCOME_RELEASE or outcome.error_class != "NotStarted":
+                return outcome
+            request.lease_token, request.epoch = secrets.token_hex(8), request.epoch + 1
 
     async def serve_wants(self) -> None:
         """Send offered tasks to sessions that want them."""
@@ -209,6 +219,7 @@ class _LegacyServicer(worker_pb2_grpc.MasterServiceServicer):
             message="as the script says",
             master_id="scripted",
             version=self._master.version,
+            heartbeat_interval_ms=0 if self._master._legacy else self._master._heartbeat_ms,
         )
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:

@@ -32,7 +32,9 @@ log = structlog.get_logger()
 
 # MorphML's masters say nothing of their interval; theirs is this, and they give a worker up after 30 s.
 _HEARTBEAT_SECONDS = 10.0
-_PAUSE_SECONDS_MAX = 9.0
+# Of the interval: the longest pause between two attempts. A lease lives for two intervals at least, and must not run
+# out meanwhile.
+_PAUSE_SHARE = 0.6
 # A master that keeps refusing an outcome is believed after so many times.
 _REFUSALS_MAX = 5
 _REFUSALS = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
@@ -107,7 +109,7 @@ class PushLink:
 
     async def run(self) -> None:
         """See Link."""
-        await connect_for_ever(self._connect, lambda: _PAUSE_SECONDS_MAX, self._settings.master)
+        await connect_for_ever(self._connect, lambda: _PAUSE_SHARE * self._heartbeat_seconds, self._settings.master)
 
     async def _connect(self) -> None:
         """Talk to one master until it doesn't answer."""
