@@ -14,6 +14,7 @@ import contextlib
 import contextvars
 import logging
 import os
+import secrets
 import sys
 import threading
 import time
@@ -318,13 +319,20 @@ def _new_provider(resource: Any, exporter: Any) -> tuple[Any, Any]:
 
 
 def _id_generator() -> Any:
-    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
 
-    class Ids(RandomIdGenerator):
-        """Random, but for spans whose id is known before they are made."""
+    class Ids(IdGenerator):
+        """Random, but for spans whose id is known before they are made.
+
+        Of the system, not of the module ``random``, as the library's own are: a program that seeds that one would give
+        each of its runs the same traces, and an evaluator's numbers would be others with tracing than without.
+        """
 
         def generate_span_id(self) -> int:
-            return int(_span_id.get(), 16) if _span_id.get() else super().generate_span_id()
+            return int(_span_id.get(), 16) if _span_id.get() else 1 + secrets.randbelow(2**64 - 1)
+
+        def generate_trace_id(self) -> int:
+            return 1 + secrets.randbelow(2**128 - 1)
 
     return Ids()
 

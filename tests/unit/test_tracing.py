@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,20 @@ def test_clocks_of_two_hosts_make_no_negative_time(exporter: InMemorySpanExporte
     tracing.told("queued", parent=PARENT, start_ns=2_000, end_ns=1_000)
     (span,) = finished(exporter)
     assert span.start_time == span.end_time == 1_000
+
+
+def test_a_seeded_program_has_new_ids_each_time_and_the_numbers_that_it_has_untraced(
+    exporter: InMemorySpanExporter,
+) -> None:
+    random.seed(1)
+    untraced = random.random()
+    for _ in range(2):
+        random.seed(1)
+        tracing.begin("seeded").end()
+        assert random.random() == untraced
+    one, other = (span.context for span in finished(exporter))
+    assert one.trace_id != other.trace_id
+    assert one.span_id != other.span_id
 
 
 def test_what_is_not_sampled_is_not_told_but_goes_on(exporter: InMemorySpanExporter) -> None:
