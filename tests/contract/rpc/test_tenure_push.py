@@ -26,7 +26,7 @@ async def test_every_slot_is_used_and_a_killed_master_costs_nothing(cluster: Clu
     task_ids = await cluster.submit("s", [str(n) for n in range(12)], {"steps": "4", "seconds": "0.5"})
     await eventually(lambda: len(cluster.journal("end")) >= 3)
     await asyncio.to_thread(cluster.master.kill)
-    # What ran goes on, ends, and waits on the worker's disk. By the eighth attempt the worker's pauses are their longest.
+    # What ran goes on, ends, and waits on the worker's disk. By the eighth attempt the worker's pauses are longest.
     await eventually(lambda: any(line["attempts"] == 8 for line in worker.log_lines("session.unreachable")))
     await asyncio.to_thread(cluster.master.restart)
     await cluster.all_ended("s")
