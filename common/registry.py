@@ -33,7 +33,7 @@ class StoreCounter(Counter):
 
 
 class BoundedLabel:
-    """Values of one label: at most ``most`` different ones, any other is ``other``."""
+    """Values of one label: the first ``most`` different ones, any other is ``other``."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -48,8 +48,38 @@ class BoundedLabel:
         self._known.add(text)
         return text
 
+
+class KeptLabel:
+    """Values of one label, of which somebody says now and then which there are to be; any other is ``other``.
+
+    What is newer than that has a value of its own while there is room. Where there is none, only what is to be kept has
+    one, and a value that was given since the last :meth:`keep` outlives the next: nothing is counted under a value that
+    goes at once.
+
+    Args:
+        most: How many there are at most, besides ``other``.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: frozenset[str] | None = None
+        self._used: set[str] = set()
+        self._lately: set[str] = set()
+
+    def value(self, text: str) -> str:
+        """The label's value for this text. Before anybody said what to keep, there is only ``other``."""
+        if self._kept is None or (text not in self._kept and len(self._kept) >= self._most):
+            return OTHER
+        if text not in self._used and len(self._used) >= self._most:
+            return OTHER
+        self._used.add(text)
+        self._lately.add(text)
+        return text
+
     def keep(self, texts: Collection[str]) -> set[str]:
-        """Forget what is not among these, to make room; returns what is forgotten."""
-        gone = self._known.difference(texts)
-        self._known -= gone
+        """Keep these, at most ``most``; returns what had a value and has none from now on."""
+        self._kept = frozenset(texts)
+        gone = self._used - self._kept - self._lately
+        self._used -= gone
+        self._lately.clear()
         return gone

@@ -17,7 +17,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from tenure.common.build import build_info
-from tenure.common.registry import OTHER, BoundedLabel, StoreCounter, own_registry
+from tenure.common.registry import OTHER, BoundedLabel, KeptLabel, StoreCounter, own_registry
 
 SEARCH_LABELS_MAX = 200
 REQUIREMENT_LABELS_MAX = 100
@@ -83,7 +83,7 @@ class MasterMetrics:
         self.registry = own_registry()
         self.join: dict[str, Join] = {}
         self.causes = BoundedLabel(CAUSE_LABELS_MAX)
-        self._searches = BoundedLabel(SEARCH_LABELS_MAX)
+        self._searches = KeptLabel(SEARCH_LABELS_MAX)
         self._shown: dict[MetricWrapperBase, set[tuple[str, ...]]] = {}
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

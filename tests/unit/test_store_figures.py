@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from tenure.common.registry import OTHER, BoundedLabel
+from tenure.common.registry import OTHER, KeptLabel
 from tenure.common.spec import Requirements
 from tenure.common.states import TaskState
 from tenure.master.loops.figures import StoreFigures, requirements_text
@@ -130,14 +130,41 @@ def test_error_classes_beyond_the_bound_are_shown_together(exported: Exported) -
 
 
 def test_searches_of_this_master_s_own_figures_are_bounded_and_give_way(exported: Exported) -> None:
+    exported.searches([overview()])
     for number in range(1000):
         exported.metrics.observe_start(f"s{number}", 1.0)
     counts = exported.read("tenure_schedule_to_start_seconds_count")
     assert (len(counts), counts[(OTHER,)]) == (SEARCH_LABELS_MAX + 1, 1000 - SEARCH_LABELS_MAX)
-    exported.searches([overview(search("s999", created=5), search("s1", created=1))])
+    for _ in range(2):
+        exported.searches([overview(search("s999", created=5), search("s1", created=1))])
     assert set(exported.read("tenure_schedule_to_start_seconds_count")) == {("s1",), (OTHER,)}
     exported.metrics.observe_start("s999", 1.0)
     assert exported.read("tenure_schedule_to_start_seconds_count")[("s999",)] == 1
+
+
+def test_no_start_is_lost_when_there_are_more_searches_than_labels(exported: Exported) -> None:
+    """The newest have their labels, whether their tasks start first or last; starts of old ones are with the others."""
+    many = [search(f"s{number:04}", created=number) for number in range(SEARCH_LABELS_MAX + 30)]
+    old, new = many[:30], many[30:]
+    # A master that has just begun, of which workers take tasks at once.
+    exported.metrics.observe_start("s0000", 1.0)
+    for _ in range(3):
+        exported.searches([overview(*many)])
+        for each in [*old, *new[:100]]:
+            exported.metrics.observe_start(each.name, 1.0)
+    exported.searches([overview(*many)])
+    counts = exported.read("tenure_schedule_to_start_seconds_count")
+    assert counts == {(OTHER,): 3 * 30 + 1} | {(each.name,): 3 for each in new[:100]}
+
+
+def test_the_starts_of_a_new_search_are_its_own_before_a_sweep_has_seen_it(exported: Exported) -> None:
+    others = [search(f"s{number}", created=1) for number in range(5)]
+    exported.searches([overview(*others)])
+    exported.metrics.observe_start("new", 1.0)
+    # This one was under way when it began.
+    exported.searches([overview(*others)])
+    exported.searches([overview(*others, search("new", created=2))])
+    assert exported.read("tenure_schedule_to_start_seconds_count") == {("new",): 1}
 
 
 def test_causes_of_a_newer_version_make_no_series(exported: Exported) -> None:
@@ -164,9 +191,15 @@ def test_what_has_few_labels_is_there_before_the_first(exported: Exported) -> No
     assert exported.read("tenure_run_seconds_count")[("loss",)] == 0
 
 
-def test_a_bounded_label_forgets_only_what_is_gone() -> None:
-    label = BoundedLabel(2)
+def test_a_label_gives_up_only_what_is_not_to_be_kept() -> None:
+    label = KeptLabel(2)
+    assert label.value("a") == OTHER
+    assert label.keep(()) == set()
     assert [label.value(text) for text in ("a", "b", "c", "a")] == ["a", "b", OTHER, "a"]
+    # What was read before it began may not name it: it has until the next time.
+    assert label.keep({"b", "c"}) == set()
+    # Nor does it get anything that would be lost then.
+    assert [label.value(text) for text in ("a", "c", "b")] == [OTHER, OTHER, "b"]
     assert label.keep({"b", "c"}) == {"a"}
     assert [label.value(text) for text in ("c", "b", "a")] == ["c", "b", OTHER]
 
