@@ -29,6 +29,7 @@ Answer = tuple[str, list[tuple[str, str]], bytes]
 
 ACTIONS_PATH = "/api/actions"
 ACTION_BYTES_MAX = 4096
+QUERY_FIELDS_MAX = 64
 # Each may wait seconds for a worker to say what it prints; the other threads are for everything else.
 OUTPUTS_AT_ONCE = 2
 STATUS_OF = {
@@ -94,12 +95,9 @@ class ConsoleApp:
             if path == ACTIONS_PATH:
                 return self._act(environ)
             if path in self._pages:
-                query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=64)
-                return _json("200 OK", self._pages[path](query))
+                return _json("200 OK", self._pages[path](_query(environ)))
         except TenureError as error:
             return _json(STATUS_OF.get(error.grpc_status, "500 Internal Server Error"), _told(error))
-        except ValueError:
-            return _refused(Refusal("400 Bad Request", "the query can't be read"))
         return _refused(Refusal("404 Not Found", "there is nothing here"))
 
     def _refuse_method(self, environ: Mapping[str, Any]) -> Refusal | None:
@@ -118,14 +116,15 @@ class ConsoleApp:
 
     def _act(self, environ: Mapping[str, Any]) -> Answer:
         refusal = refuse_change(environ)
-        size = environ.get("CONTENT_LENGTH") or "0"
-        if refusal is None and int(size) > ACTION_BYTES_MAX:
+        # The server has read the body already and counted it.
+        size = int(environ.get("CONTENT_LENGTH") or "0")
+        if refusal is None and size > ACTION_BYTES_MAX:
             refusal = Refusal("413 Content Too Large", f"at most {ACTION_BYTES_MAX} bytes")
         if refusal is not None:
             log.warning("console.refused", why=refusal.why, client=environ.get("REMOTE_ADDR", ""))
             return _refused(refusal)
         try:
-            given = json.loads(environ["wsgi.input"].read(int(size)))
+            given = json.loads(environ["wsgi.input"].read(size))
         except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict):
@@ -149,6 +148,14 @@ class ConsoleApp:
                 item["output"]["data"] = base64.b64encode(response.output.data).decode()
             items += [item] if item else []
         return {"items": items}
+
+
+def _query(environ: Mapping[str, Any]) -> Query:
+    try:
+        return parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
+    except ValueError as error:
+        expected = f"give at most {QUERY_FIELDS_MAX} fields, as ?name=…&name=…"
+        raise InvalidInput(f"can't be read: {error}", field="query", expected=expected) from None
 
 
 def _one(query: Query, name: str, default: str | None = None) -> str:

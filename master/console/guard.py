@@ -73,11 +73,19 @@ def refuse_change(environ: Mapping[str, Any]) -> Refusal | None:
     if environ.get(OWN_HEADER) != "1":
         return Refusal("403 Forbidden", "the header X-Tenure-Console: 1 is missing")
     origin = environ.get("HTTP_ORIGIN")
-    if origin is not None and urlsplit(origin).netloc.lower() != environ.get("HTTP_HOST", "").lower():
+    if origin is not None and _authority_of(origin) != environ.get("HTTP_HOST", "").lower():
         return Refusal("403 Forbidden", "another site's page may not do this")
     if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
         return Refusal("403 Forbidden", "another site's page may not do this")
     return None
+
+
+def _authority_of(origin: str) -> str:
+    """``host[:port]`` in lower case; empty if there is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _is_address(host: str) -> bool:

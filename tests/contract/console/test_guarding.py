@@ -44,6 +44,7 @@ def test_another_name_is_refused_whatever_is_asked(console: ConsolePage, host: s
         ({"Content-Type": "application/json"}, 403),
         ({**OWN, "Origin": "https://evil.example"}, 403),
         ({**OWN, "Origin": "null"}, 403),
+        ({**OWN, "Origin": "http://["}, 403),
         ({**OWN, "Sec-Fetch-Site": "cross-site"}, 403),
         ({**OWN, "Sec-Fetch-Site": "same-site"}, 403),
     ],

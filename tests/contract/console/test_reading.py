@@ -198,6 +198,7 @@ async def test_bad_questions_get_typed_errors(console: ConsolePage, search: str)
         ("/api/tasks", {"name": search, "state": "DONE"}, 400, "INVALID_INPUT"),
         ("/api/tasks", {"name": search, "cursor": "-1"}, 400, "INVALID_INPUT"),
         ("/api/output", {"id": "0-x", "epoch": "1e3"}, 400, "INVALID_INPUT"),
+        ("/api/curves", {"name": ["s"] * 65}, 400, "INVALID_INPUT"),
         ("/api/dead", {"name": "unheard of"}, 404, "UNKNOWN_SEARCH"),
         ("/api/curve", {"name": "unheard of"}, 404, "UNKNOWN_SEARCH"),
     ]:
