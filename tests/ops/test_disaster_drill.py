@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -81,6 +82,29 @@ async def test_a_task_is_evaluated_from_the_backup_and_production_is_as_it_was(
     assert sorted((tmp_path / "production").rglob("manifest.json")) == checkpoints
     assert list(scratch.iterdir()) == []
     assert processes_below(scratch) == []
+
+
+async def test_productions_console_and_its_collector_of_traces_see_nothing_of_it(
+    kept: KeptStore, scripts: Scripts, tmp_path: Path
+) -> None:
+    """In the environment of a production machine; a drill must not take its ports, nor be seen in its traces."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        collector.setblocking(False)
+        endpoint = f"http://127.0.0.1:{collector.getsockname()[1]}"
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+        words = ("disaster-drill", "--from", tmp_path / "backups", "--scratch", scratch)
+        process = await scripts.start(*words, **environment, OTEL_SERVICE_NAME="production")
+        (ready,) = await eventually(lambda: list(scratch.glob("*/worker.ready")), what="the drill's worker")
+        facts = [json.loads(path.read_text()) for path in (ready.with_name("master.ready"), ready)]
+        settings = [psutil.Process(each["pid"]).environ() for each in facts]
+        await process.communicate()
+        assert process.returncode == DONE
+        assert facts[0]["console"] == ""
+        assert [name for each in settings for name in each if name.startswith(("OTEL_", "TENURE_"))] == []
+        with pytest.raises(BlockingIOError):
+            collector.accept()
 
 
 async def test_nothing_that_points_outside_is_left_in_the_copy(kept: KeptStore) -> None:

@@ -78,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     os.umask(0o077)
     arguments = parser().parse_args(argv)
-    # The processes of a drill must know nothing of production's settings.
-    for name in [name for name in os.environ if name.startswith("TENURE_")]:
+    # The processes of a drill must know nothing of production's settings, nor of its collector of traces.
+    for name in [name for name in os.environ if name.startswith(("TENURE_", "OTEL_"))]:
         del os.environ[name]
     return carry_out(_run, arguments)
 
@@ -220,6 +220,8 @@ class _Drill:
         options = {
             "--listen": "127.0.0.1:0",
             "--http": "127.0.0.1:0",
+            # Its port is production's, which may be restarting just now.
+            "--console": "off",
             "--data-dir": str(data),
             "--store": "embedded",
             "--key-prefix": facts["prefix"],
@@ -231,7 +233,7 @@ class _Drill:
         self._start("master", ["master", *(part for option in options.items() for part in option)])
 
     def _start(self, name: str, words: list[str]) -> None:
-        process = Process(name, words, self.scratch, {})
+        process = Process(name, [*words, "--traces", "off"], self.scratch, {})
         self.processes.append(process)
         process.wait_ready(_START_SECONDS)
 
