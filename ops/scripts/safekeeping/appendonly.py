@@ -70,9 +70,16 @@ class Moment:
 
 
 def parts_of(manifest: str) -> list[Part]:
-    """What a manifest names, in order, without what is no longer needed."""
-    lines = (_LINE.match(line) for line in manifest.splitlines())
-    return [Part(line["name"], int(line["number"]), line["kind"]) for line in lines if line and line["kind"] in "bi"]
+    """What a manifest names, in order, without what is no longer needed.
+
+    Raises:
+        Failed: It names a file in another folder, which no server does.
+    """
+    lines = [line for line in map(_LINE.match, manifest.splitlines()) if line and line["kind"] in "bi"]
+    for line in lines:
+        if "/" in line["name"]:
+            raise Failed(f"{MANIFEST} names {line['name']!r}; expected: a file of the folder that it is in")
+    return [Part(line["name"], int(line["number"]), line["kind"]) for line in lines]
 
 
 @contextlib.contextmanager
@@ -169,7 +176,7 @@ def link_for_reading(folder: Path, target: Path) -> Path | None:
     None if there is no increment.
     """
     target.mkdir(mode=0o700, parents=True)
-    manifest = (folder / MANIFEST).read_text()
+    manifest = (folder / MANIFEST).read_text(errors="replace")
     parts = parts_of(manifest)
     (target / MANIFEST).write_text(manifest)
     last = target / parts[-1].name if parts and parts[-1].kind == "i" else None

@@ -28,7 +28,9 @@ from typing import Any
 
 import psutil
 
+from safekeeping.appendonly import FOLDER, MANIFEST, parts_of
 from safekeeping.console import Failed, Misused, Refused
+from safekeeping.manifest_form import check_form
 
 FORMAT = 1
 _NAME = re.compile(r"tenure-\d{8}T\d{6}Z(-\d+)?")
@@ -64,7 +66,7 @@ class Backup:
     @property
     def folders(self) -> list[Path]:
         """The append-only folder of each node."""
-        return [self.path / node["name"] / "appendonlydir" for node in self.facts["nodes"]]
+        return [self.path / node["name"] / FOLDER for node in self.facts["nodes"]]
 
 
 def read(path: Path) -> Backup:
@@ -72,7 +74,7 @@ def read(path: Path) -> Backup:
 
     Raises:
         Misused: There is none.
-        Failed: Its manifest is damaged, or of a version that can't be read.
+        Failed: Its manifest is damaged, of a version that can't be read, or names what is outside of it.
     """
     try:
         facts = json.loads((path / _MANIFEST).read_bytes())
@@ -85,11 +87,16 @@ def read(path: Path) -> Backup:
         raise Failed(f"{path / _MANIFEST} is damaged: its SHA-256 is not that of its content; take another backup")
     if facts.get("format") != FORMAT:
         raise Failed(f"{path} has format {facts.get('format')!r}; these scripts read {FORMAT}: use newer ones")
+    check_form(path, facts)
     return Backup(path, facts)
 
 
 def damages(backup: Backup, on_bytes: Callable[[int], None] = lambda _: None) -> list[str]:
-    """What is wrong with its files: missing, of another size, of other content, or not named."""
+    """What is wrong with its files: missing, of another size, of other content, or not named.
+
+    Raises:
+        Failed: An append-only folder names what is outside of it.
+    """
     wrong: list[str] = []
     named = {backup.path / _MANIFEST}
     for node in backup.facts["nodes"]:
@@ -103,6 +110,12 @@ def damages(backup: Backup, on_bytes: Callable[[int], None] = lambda _: None) ->
                     wrong.append(f"{path}: its content has changed (SHA-256)")
             except FileNotFoundError:
                 wrong.append(f"{path} is missing")
+    for manifest in (each / MANIFEST for each in backup.folders):
+        if manifest not in named:
+            wrong.append(f"{manifest} is missing")
+        elif manifest.exists():
+            parts = [manifest.parent / part.name for part in parts_of(manifest.read_text(errors="replace"))]
+            wrong += [f"{part} is missing" for part in parts if part not in named]
     wrong += [f"{path} does not belong to it" for path in sorted(_files(backup.path)) if path not in named]
     return wrong
 
