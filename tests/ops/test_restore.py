@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -214,6 +215,39 @@ async def test_violations_are_restored_only_if_that_is_wanted(kept: KeptStore, t
     assert not (tmp_path / "data" / "store").exists()
     said = await run_here(restoring.main, bad, "--data-dir", tmp_path / "data", "--accept-violations")
     assert said.code == DONE, said
+
+
+async def test_what_undoes_it_can_be_pasted_whatever_the_folder_is_called(kept: KeptStore, tmp_path: Path) -> None:
+    data = tmp_path / "a b; touch $(echo pasted) 'c'"
+    undone = []
+    for _ in range(2):
+        said = await run_here(restoring.main, tmp_path / "backups", "--data-dir", data, "--output", "json")
+        assert said.code == DONE, said
+        undone.append(said.report["undo"][0])
+    await shell(f"cd {shlex.quote(str(tmp_path))} && {undone[1]}")
+    assert sorted(path.name for path in data.iterdir() if path.is_dir()) == ["store", "store.restored"]
+    await shell(f"cd {shlex.quote(str(tmp_path))} && {undone[0]}")
+    assert sorted(path.name for path in data.iterdir() if path.is_dir()) == ["store.restored"]
+    assert not (tmp_path / "pasted").exists()
+
+
+async def test_violations_in_what_was_placed_come_with_what_undoes_it(
+    kept: KeptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start_check(data_dir: Path, store: object) -> tuple[int, list[str]]:
+        return 1, ["made up"]
+
+    data = tmp_path / "data"
+    (data / "store").mkdir(parents=True)
+    (data / "store" / "old").write_text("")
+    monkeypatch.setattr(restoring, "_start_check", start_check)
+    said = await run_here(restoring.main, tmp_path / "backups", "--data-dir", data)
+    assert said.code == FAILED, "5 would say that nothing was changed"
+    assert "violation: made up" in said.out
+    assert f"fsck finds 1 violations in what is now at {data / 'store'}" in said.err
+    (undo,) = [line for line in said.out.splitlines() if line.startswith("to undo it, with no master running: ")]
+    await shell(undo.partition(": ")[2])
+    assert (data / "store" / "old").exists()
 
 
 async def test_killed_between_any_two_steps_neither_store_is_lost(kept: KeptStore, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import pwd
+import shlex
 import shutil
 import tempfile
 import time
@@ -137,10 +138,13 @@ class _Restoring:
             for line in clear_away(data_dir, STORE):
                 self.console.say(f"note: {line}")
             changes, aside = self._replace(node, data_dir, STORE)
-        checked, violations = asyncio.run(_start_check(data_dir, self.store))
-        self._judge(violations)
+        undo = [_undo(data_dir / STORE, aside)]
+        with contextlib.ExitStack() as unproved:  # it is there, whatever becomes of the check
+            unproved.callback(self._say_undo, undo)
+            checked, violations = asyncio.run(_start_check(data_dir, self.store))
+            self._judge(violations, data_dir / STORE)
+            unproved.pop_all()
         self.console.say(f"a master's store starts on it: {checked} tasks checked by fsck")
-        undo = [f"rm -rf {data_dir / STORE}" if aside is None else _undo(data_dir / STORE, aside)]
         return self._report(changes, {"aside": str(aside or ""), "seconds": round(time.monotonic() - began, 3)}, undo)
 
     def into_files(self, target: Path) -> Exit:
@@ -158,11 +162,10 @@ class _Restoring:
             self.console.say(f"note: {line}")
         changes, aside = self._replace(node, target, FOLDER)
         self.console.say(
-            f"start its server with --dir {target} --appendonly yes --appendfsync always "
+            f"start its server with --dir {shlex.quote(str(target))} --appendonly yes --appendfsync always "
             "--maxmemory-policy noeviction, and with the default appenddirname and appendfilename"
         )
-        undo = [f"rm -rf {target / FOLDER}" if aside is None else _undo(target / FOLDER, aside)]
-        return self._report(changes, {"aside": str(aside or "")}, undo)
+        return self._report(changes, {"aside": str(aside or "")}, [_undo(target / FOLDER, aside)])
 
     def into_server(self, url: str) -> Exit:
         """A store that runs and is empty."""
@@ -189,7 +192,7 @@ class _Restoring:
         if look.states() != expected.states():
             raise Failed(f"{shown} holds {look.states()} and should hold {expected.states()}; empty it and try again")
         checked, violations = asyncio.run(_fsck(StoreOptions(url=url, prefix=prefix, shards=self.store["shards"])))
-        self._judge(violations)
+        self._judge(violations, shown)
         self.console.say(f"{copied} keys copied into {shown}, {checked} tasks checked there by fsck")
         self.console.say(f"start masters with --store {shown} --shards {self.store['shards']} --key-prefix {prefix}")
         return self._report(None, {"keys": copied, "seconds": round(time.monotonic() - began, 3)}, [])
@@ -276,10 +279,16 @@ class _Restoring:
             return bool((self.arguments.data_dir / STORE / FOLDER).is_dir())
         return self.arguments.files_into is not None and bool((self.arguments.files_into / FOLDER).is_dir())
 
-    def _judge(self, violations: list[str]) -> None:
+    def _judge(self, violations: list[str], placed_at: Path | str = "") -> None:
+        """Raises Refused if fsck found any and that isn't accepted; Failed, once it is in its place."""
         for violation in violations[:20]:
             self.console.say(f"violation: {violation}")
         if violations and not self.arguments.accept_violations:
+            if placed_at:
+                raise Failed(
+                    f"fsck finds {len(violations)} violations in what is now at {placed_at}; undo it "
+                    "(a server: empty it), or give --accept-violations if you want it none the less"
+                )
             raise Refused(
                 f"fsck finds {len(violations)} violations; give --accept-violations if you want it none the less"
             )
@@ -308,11 +317,14 @@ class _Restoring:
             if changes.foreign:
                 self.console.say("CAREFUL: the two have no task in common; is this a backup of another store?")
         self.console.say(_COST)
-        for command in undo:
-            self.console.say(f"to undo it, with no master running: {command}")
+        self._say_undo(undo)
         document = {"backup": str(self.backup.path), **facts, "undo": undo}
         self.console.document(document | ({"changes": changes.facts()} if changes is not None else {}))
         return Exit.DONE
+
+    def _say_undo(self, undo: list[str]) -> None:
+        for command in undo:
+            self.console.say(f"to undo it, with no master running: {command}")
 
     def _on_bytes(self, count: int) -> None:
         self.handled_bytes += count
@@ -347,8 +359,13 @@ def _check_space(target: Path, needed: int) -> None:
         raise Refused(f"{target} has {megabytes(free)} free and {megabytes(needed + _SPARE_BYTES)} are needed")
 
 
-def _undo(target: Path, aside: Path) -> str:
-    return f"mv {target} {target}.restored && mv {aside} {target}"
+def _undo(target: Path, aside: Path | None) -> str:
+    """For a shell, where somebody with all rights may paste it; names may hold anything."""
+    place, away = shlex.quote(str(target.absolute())), shlex.quote(f"{target.absolute()}.restored")
+    if aside is None:
+        return f"rm -rf -- {place}"
+    # -T: where that name is taken (of an undo before) it fails, and doesn't move the one into the other.
+    return f"mv -T -- {place} {away} && mv -T -- {shlex.quote(str(aside.absolute()))} {place}"
 
 
 async def _start_check(data_dir: Path, store: dict[str, Any]) -> tuple[int, list[str]]:
