@@ -58,7 +58,8 @@ class Sweeper:
     async def sweep(self) -> None:
         """One round."""
         await self._look_at_server()
-        overviews = await self._store.searches.overview()
+        # The queues tell what waits.
+        overviews = await self._store.searches.overview(with_waits=False)
         queues, classes = await self._store.looks.queues(), await self._store.searches.requirement_classes()
         self._figures.show_searches(overviews, queues, classes)
         self._figures.show_workers(await self._store.workers.find())

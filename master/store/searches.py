@@ -54,9 +54,9 @@ class SearchStore:
             raise unknown_search(name)
         return overview.searches[0]
 
-    async def overview(self) -> list[Overview]:
-        """Every shard with its searches."""
-        return [await self._overview(key) for key in self._keys.clocks]
+    async def overview(self, *, with_waits: bool = True) -> list[Overview]:
+        """Every shard with its searches; without waits, no ``oldest_queued_ms`` is known."""
+        return [await self._overview(key, with_waits=with_waits) for key in self._keys.clocks]
 
     async def requirement_classes(self) -> dict[str, Requirements]:
         """All requirement classes that tasks have."""
@@ -66,11 +66,13 @@ class SearchStore:
             classes.update({name: requirements_from_json(value) for name, value in pairs(flat).items()})
         return classes
 
-    async def _overview(self, key: str, *names: str) -> Overview:
+    async def _overview(self, key: str, *names: str, with_waits: bool = True) -> Overview:
         offset: str = "0"
         searches: list[SearchView] = []
         while offset:
-            figures, counters, rows, cursor = await self._pipeline.call("overview", key, offset, *names)
+            figures, counters, rows, cursor = await self._pipeline.call(
+                "overview", key, offset, int(with_waits), *names
+            )
             searches += [codec.search_view(*row) for row in rows]
             offset = text(cursor)
         clock, _, leases, due, scheduled, _ = figures

@@ -4,9 +4,11 @@
 -- @flags   no-writes
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  offset into all searches, the oldest first
--- ARGV[2…] search names; none = all, 500 a call
+-- ARGV[2]  1 = with what waits: that reads the heads of every search's queues
+-- ARGV[3…] search names; none = all, 500 a call
 -- Replies  [[lease clock ms, wall ms, leases, due leases, scheduled, event stream length], counters as a flat list,
---          [[search, its hash as a flat list, ms the oldest queued task has waited or '-1'], …], next offset or '']
+--          [[search, its hash as a flat list, ms the oldest queued task has waited, '-1' without one or unasked], …],
+--          next offset or '']
 local STEP = 500
 
 local function oldest_wait(search, now)
@@ -19,7 +21,7 @@ end
 
 local now, clock = wall_ms(), lease_ms()
 local names, next_offset = {}, ''
-for i = 2, #ARGV do names[i - 1] = ARGV[i] end
+for i = 3, #ARGV do names[i - 2] = ARGV[i] end
 if #names == 0 then
   local from = tonumber(ARGV[1])
   names = redis.call('ZRANGE', key('searches'), from, from + STEP - 1)
@@ -28,7 +30,7 @@ end
 local searches = {}
 for _, name in ipairs(names) do
   local hash = redis.call('HGETALL', key('search', name))
-  if #hash > 0 then searches[#searches + 1] = {name, hash, oldest_wait(name, now)} end
+  if #hash > 0 then searches[#searches + 1] = {name, hash, ARGV[2] == '1' and oldest_wait(name, now) or '-1'} end
 end
 return {{int(clock), int(now), redis.call('ZCARD', key('leases')),
   redis.call('ZCOUNT', key('leases'), '-inf', int(clock)), redis.call('ZCARD', key('scheduled')),
