@@ -189,6 +189,10 @@ async def test_versions_come_and_go_and_the_search_notices_nothing(installed: In
         assert (installed.root / "versions" / version).exists(), "it stays there, to be looked into"
         assert pid_of(installed.ready_files[2]) == pids[2], "the second worker's turn never came"
 
+    # The bad ones are no versions to go back to.
+    said = await installed.upgrade("--rollback", code=USAGE)
+    assert "has no version before 0.1.1" in said.err
+
     said = await installed.upgrade("--to", new, "--backup-to", tmp_path / "backup")
     assert said.report["kept"]
     assert installed.versions() == ["0.2.0"] * 3

@@ -40,6 +40,9 @@ class Change(Protocol):
     def revert(self) -> None:
         """From now on it is the old one again; raises RestartFailed."""
 
+    def settle(self, *, reverted: bool = False) -> None:
+        """All that was touched runs the version that is to run, or, ``reverted``, what ran before."""
+
 
 @dataclass(frozen=True)
 class InstalledVersion:
@@ -47,17 +50,23 @@ class InstalledVersion:
 
     Attributes:
         version: What is to run.
-        before: What was used; '' at the first installation.
+        before: What was used; '' at the first installation, and ``version`` where one is gone back to already, but
+            something may run the one that is left.
+        previous: What was used before that, if it is known.
         installer: None: it must be there already.
     """
 
     versions: Versions
     version: str
     before: str
+    previous: str
     installer: Installer | None
 
     def describe(self, console: Console) -> None:
         """See Change."""
+        if self.before == self.version:
+            console.say(f"back to version {self.version}: what still runs version {self.versions.leaving}")
+            return
         there = " (it is there already)" if self.versions.has(self.version) else ""
         console.say(f"version {self.before or 'none'} to {self.version}, in {self.versions.path(self.version)}{there}")
 
@@ -85,7 +94,12 @@ class InstalledVersion:
     def revert(self) -> None:
         """See Change."""
         if self.before:
-            self.versions.use(self.before)
+            self.versions.take_back(self.before, self.previous)
+
+    def settle(self, *, reverted: bool = False) -> None:
+        """See Change."""
+        if not (reverted and self.before == self.version):  # then what was to be left runs still
+            self.versions.settle()
 
 
 @dataclass(frozen=True)
@@ -123,3 +137,6 @@ class CommandedVersion:
     def revert(self) -> None:
         """See Change."""
         run_command(self.back_command)
+
+    def settle(self, *, reverted: bool = False) -> None:
+        """See Change."""

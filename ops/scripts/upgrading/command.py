@@ -37,7 +37,8 @@ whether the new version reads the store, fsck, a backup; masters one by one, the
 rolling-restart does it and with its account at the end. Each must come back with the new version, be heard, and have
 its leases and slots. If one doesn't, all that were upgraded are taken back to the old version, at once and by itself.
 
-Running it again goes on with what has another version yet. --rollback goes back to the version before, the same way.
+Running it again goes on with what has another version yet. --rollback goes back to the version before, the same way,
+or, where going back by itself was not finished, finishes that.
 Old and new versions of masters and workers work together, so some of them may wait for another day.
 
 Where versions are somebody else's affair (images, other machines), --to-command makes the new version what starts from
@@ -126,14 +127,17 @@ def _change(arguments: argparse.Namespace) -> Change:
         return CommandedVersion(arguments.expect_version, arguments.back_command, ["true"])
     versions = Versions(arguments.root)
     if arguments.rollback:
+        if versions.leaving:  # going back was not finished; the links are back already
+            return InstalledVersion(versions, versions.current, versions.current, versions.previous, None)
         if not versions.previous:
             raise CannotRestart(f"{versions.root} has no version before {versions.current or 'the first'}")
-        return InstalledVersion(versions, versions.previous, versions.current, None)
+        return InstalledVersion(versions, versions.previous, versions.current, versions.previous, None)
     installer = Installer(arguments.python, [arguments.to, *arguments.also], arguments.pip_option)
     version = installer.version()
-    # Of an upgrade that was broken off the link is there already.
-    before = versions.previous if versions.current == version else versions.current
-    return InstalledVersion(versions, version, before, installer)
+    # Of an upgrade that was broken off the links are there already; of going back, too.
+    if versions.current == version and not versions.leaving:
+        return InstalledVersion(versions, version, versions.previous, "", installer)
+    return InstalledVersion(versions, version, versions.current, versions.previous, installer)
 
 
 def _upgrade(arguments: argparse.Namespace, console: Console) -> Exit:
@@ -160,11 +164,10 @@ def _upgrade(arguments: argparse.Namespace, console: Console) -> Exit:
         if not console.confirmed(f"upgrade in these {len(steps)} steps?", yes=arguments.yes):
             console.say("nothing was changed")
             return Exit.BROKEN
-        if arguments.backup_to or arguments.backup_command:
-            back_up(
-                arguments.backup_command or backup_command(arguments.backup_to, processes.masters, arguments.store),
-                console,
-            )
+        if arguments.backup_command:
+            back_up(arguments.backup_command, {}, console)
+        elif arguments.backup_to:
+            back_up(*backup_command(arguments.backup_to, processes.masters, arguments.store), console)
         console.changing = True
         patience = Patience(arguments.stop_timeout, arguments.ready_timeout)
         rolling = Rolling(client, console, patience, arguments.settle_timeout)
@@ -299,6 +302,7 @@ class _Upgrade:
             )
             if last_master:
                 self._check_store()
+        self._change.settle()
 
     def _go_back(self) -> Exception | None:
         """Take all that were touched back, the last one first; returns what was in the way."""
@@ -308,6 +312,7 @@ class _Upgrade:
                 step = back(self._steps[position], self._originals[position])
                 self._begin("back", step.title)
                 step.carry_out(self._rolling)
+            self._change.settle(reverted=True)
         except (RestartFailed, CannotRestart, TenureError) as error:
             return RestartFailed(f"it could not be rolled back either: {error}")
         self._console.say("rolled back")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from restarting.console import Console, command_line
@@ -71,25 +72,31 @@ def _runs_from(recipe: Recipe) -> Facts | None:
         return None
 
 
-def backup_command(to: Path, masters: Sequence[LocalMaster], store: str | None) -> list[str]:
-    """The command that copies the store of these masters; with none of this machine, as the environment says."""
+def backup_command(to: Path, masters: Sequence[LocalMaster], store: str | None) -> tuple[list[str], dict[str, str]]:
+    """The command that copies the store of these masters, and variables for it; without masters of this machine, as
+    our own environment says. The store's URL is none of its words: it may hold a password, and `ps` shows those."""
     command = [sys.executable, str(_BACKUP), "--to", str(to)]
-    if store:
-        command += ["--store", store]
+    variables = {"TENURE_MASTER_STORE": store} if store else {}
     for master in masters[:1]:
         for name in ("store", "data-dir", "key-prefix"):
-            value = master.recipe.option(name, f"TENURE_MASTER_{name.upper().replace('-', '_')}")
-            if value and not (name == "store" and store):
+            variable = f"TENURE_MASTER_{name.upper().replace('-', '_')}"
+            if not (value := master.recipe.option(name, variable)):
+                continue
+            if name == "store":
+                variables.setdefault(variable, value)
+            else:
                 command += [f"--{name}", value]
-    return command
+    return command, variables
 
 
-def back_up(command: Sequence[str], console: Console) -> None:
+def back_up(command: Sequence[str], variables: Mapping[str, str], console: Console) -> None:
     """Copy the store; raises CannotRestart if there is no good copy in the end."""
     console.say(f"backing up: {command_line(command)}")
     try:
         # Its words are for people, whatever ours are for.
-        status = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode
+        status = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, stdout=sys.stderr, env={**os.environ, **variables}
+        ).returncode
     except OSError as error:
         raise CannotRestart(f"can't run {command[0]}: {error.strerror}; --no-backup goes without") from None
     if status != 0:

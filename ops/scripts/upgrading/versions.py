@@ -2,7 +2,8 @@
 
 ``ROOT/versions/X`` is a virtual environment for each version, ``ROOT/current`` a link to the one that is used,
 ``ROOT/previous`` a link to the one before, and ``ROOT/bin`` leads to ``current/bin``: what starts ``ROOT/bin/tenure``,
-as the units of systemd do, need not know of versions. A link is replaced at once or not at all.
+as the units of systemd do, need not know of versions. While something is taken back from a version that was no good,
+``ROOT/leaving`` is a link to that. A link is replaced at once or not at all.
 """
 
 from __future__ import annotations
@@ -147,6 +148,11 @@ class Versions:
         """The name of the one before; '' if there was none."""
         return self._linked("previous")
 
+    @property
+    def leaving(self) -> str:
+        """The name of the version that something may still run, though ``current`` was taken back; '' usually."""
+        return self._linked("leaving")
+
     def has(self, name: str) -> bool:
         """Whether a version is there in full."""
         return (self.path(name) / "bin" / "tenure").exists() and not (self.path(name) / _INCOMPLETE).exists()
@@ -193,6 +199,26 @@ class Versions:
             self._link("previous", f"versions/{old}")
         self._link("current", f"versions/{name}")
         self._link("bin", "current/bin")
+        self.settle()
+
+    def take_back(self, name: str, previous: str) -> None:
+        """``current`` is this one again, as if the one that is used now never had been; it is left until ``settle``.
+
+        Args:
+            name: What was used before.
+            previous: What ``previous`` was then; '' if there was none.
+        """
+        if (bad := self.current) != name:
+            self._link("leaving", f"versions/{bad}")
+            self._link("current", f"versions/{name}")
+        if previous:
+            self._link("previous", f"versions/{previous}")
+        else:
+            (self.root / "previous").unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """Nothing runs a version that was left."""
+        (self.root / "leaving").unlink(missing_ok=True)
 
     def _linked(self, link: str) -> str:
         try:
