@@ -29,6 +29,8 @@ pytestmark = pytest.mark.torch
 NETWORK = chain(conv(4), ("batchnorm", {}), ("dropout", {"rate": 0.2}))
 # Something that can't be sent to another process; rows that draw on all three generators; rows that fail.
 SOURCE = """
+import multiprocessing
+import pathlib
 import random
 import threading
 import numpy as np
@@ -36,14 +38,21 @@ import torch
 from tenure.worker.torch_eval import MapDataset
 
 class Cells:
-    def __init__(self, bad):
+    def __init__(self, bad, stuck):
         self.unsendable = threading.Lock()
         self.bad = bad
+        self.stuck = stuck
+        self.count = 0
 
     def __len__(self):
         return 300
 
     def __getitem__(self, row):
+        if self.stuck and multiprocessing.parent_process() is not None:
+            self.count += 1
+            if self.count == 80:
+                pathlib.Path(self.stuck).touch()
+                threading.Event().wait()
         if row == self.bad:
             raise OSError(f"row {row} lies on a bad sector")
         noise = torch.rand(1, 8, 8) + random.random() + float(np.random.rand())
@@ -51,7 +60,7 @@ class Cells:
 
 def cells(extra):
     targets = torch.arange(300) % 5
-    reader, held_out = Cells(int(extra.get("bad", -1))), torch.arange(200, 260)
+    reader, held_out = Cells(int(extra.get("bad", -1)), extra.get("stuck", "")), torch.arange(200, 260)
     return MapDataset("cells", reader, targets, 5, held_out, extra.get("version", ""))
 """
 
@@ -125,6 +134,29 @@ def test_what_reading_a_row_raises_comes_out(workers: str, cells: str, tmp_path:
         evaluate(wrong, MemoryContext(tmp_path))
     assert readers() == []
     assert getattr(caught.value, "retryable", True)
+
+
+def test_a_reader_within_a_row_that_never_comes_is_ended(
+    cells: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the third batch, of which the training that stops at its second look has no need."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+    stuck = tmp_path / "stuck"
+
+    class Waiting(StorageContext):
+        @property
+        def should_stop(self) -> bool:
+            stop = super().should_stop
+            if self.looks == 2:
+                wait_for(stuck.exists, what="the row that never comes")
+            return stop
+
+    with pytest.raises(Stopped):
+        evaluate(
+            task(cells, loader_workers="1", **{"dataset.stuck": str(stuck)}), Waiting(tmp_path / "a", stop_at_look=2)
+        )
+    assert stuck.exists()
+    assert readers() == []
 
 
 class Numbers:
