@@ -19,7 +19,7 @@ from evaluators import JOURNAL_ENV, read_journal
 TESTS = Path(__file__).resolve().parent
 
 
-async def eventually(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
+async def eventually(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
     """Poll until the condition holds; returns its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -106,7 +106,7 @@ class WorkerProcess:
         """Signal the supervisor alone."""
         os.kill(self.pid, signum)
 
-    async def wait(self, seconds: float = 20.0) -> int:
+    async def wait(self, seconds: float = 60.0) -> int:
         """Its exit code."""
         assert self._process is not None
         async with asyncio.timeout(seconds):

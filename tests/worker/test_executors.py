@@ -92,9 +92,7 @@ async def test_an_idle_executor_that_dies_is_replaced_and_no_task_is_lost(
     (executor,) = worker.executors()
     executor.kill()
     await eventually(lambda: worker.log_lines("executor.died_idle"))
-    task = make_task("t1")
-    await master.offer(task)
-    assert (await master.outcome_of(task)).kind == pb.OUTCOME_SUCCESS
+    assert (await master.carry_out(make_task("t1"))).kind == pb.OUTCOME_SUCCESS
 
 
 async def test_an_executor_is_replaced_after_its_number_of_tasks(master: ScriptedMaster, worker: WorkerProcess) -> None:

@@ -33,9 +33,7 @@ def on(recording: str, worker: WorkerProcess, gates: Path) -> WorkerProcess:
 
 async def carry_out(master: ScriptedMaster, name: str, **extra: Any) -> pb.Outcome:
     """One task to its end."""
-    task = make_task(name, **extra)
-    await master.offer(task)
-    return await master.outcome_of(task)
+    return await master.carry_out(make_task(name, **extra))
 
 
 async def get(worker: WorkerProcess, path: str) -> str:

@@ -16,9 +16,7 @@ EVALUATOR = "leaving_evaluators:evaluate"
 
 async def carry_out(master: ScriptedMaster, name: str, **extra: Any) -> dict[str, Any]:
     """One task; what its result says."""
-    task = make_task(name, **extra)
-    await master.offer(task)
-    outcome = await master.outcome_of(task)
+    outcome = await master.carry_out(make_task(name, **extra))
     assert outcome.kind == pb.OUTCOME_SUCCESS, outcome
     detail: dict[str, Any] = json.loads(outcome.detail)
     return detail
