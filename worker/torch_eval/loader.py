@@ -116,8 +116,8 @@ class Loader:
         if iterator is not None:
             # What torch does itself when the iterator is collected. An exception's traceback may keep that for long.
             iterator._shutdown_workers()  # type: ignore[attr-defined]
-            # It gives them some seconds, then SIGTERM, to which they are deaf: one within a row that takes longer is left,
-            # as is one that a busy machine has not let start yet.
+            # It gives them some seconds, then SIGTERM, to which they are deaf. One within a row that takes longer
+            # is left, as is one that a busy machine has not let start yet.
             for process in iterator._workers:  # type: ignore[attr-defined]
                 process.kill()
                 process.join()
