@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenure.common.states import TaskState
@@ -34,12 +34,38 @@ class Fleet:
         return self._asker.shared("all workers", lambda: [self._worker(view) for view in self._views()])
 
     def workers(self) -> dict[str, Any]:
-        """Every worker that has not gone, and how many have."""
+        """Every worker that has not gone, and how many have. Slots of those that aren't heard name the tasks that they
+        hold by the store: what they said last is of another time."""
+        return self._asker.shared("present workers", self._workers)
+
+    def _workers(self) -> dict[str, Any]:
         workers = self.all_workers()
         present = [worker for worker in workers if worker.get("status") != "gone"]
         present.sort(key=lambda worker: str(worker["worker_id"]))
         left_out = max(0, len(present) - WORKERS_MAX)
-        return {"workers": present[:WORKERS_MAX], "left_out": left_out, "gone": len(workers) - len(present)}
+        shown = self._holding(present[:WORKERS_MAX])
+        return {"workers": shown, "left_out": left_out, "gone": len(workers) - len(present)}
+
+    def _holding(self, workers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """These, without the tasks that silent ones hold no more."""
+        silent = [worker for worker in workers if worker.get("status") != "live"]
+        # Leases of the silent run out soon, so mostly there is nothing to ask for.
+        named = [slot.get("task_id", "") for worker in silent if worker.get("leases") for slot in _slots(worker)]
+        tasks = self._tasks.by_id(list(filter(None, named)))
+        held = {
+            (task.get("worker_id"), task["task_id"]) for task in tasks if task.get("state") == TaskState.LEASED.value
+        }
+        found = []
+        for worker in workers:
+            if worker.get("status") == "live":
+                found.append(worker)
+                continue
+            slots = [
+                slot if (worker["worker_id"], slot.get("task_id")) in held else slot | {"task_id": ""}
+                for slot in _slots(worker)
+            ]
+            found.append(worker | {"slot_list": slots})
+        return found
 
     def queues(self) -> dict[str, Any]:
         """What waits, by search and requirement class, the longest wait first; and why."""
@@ -91,3 +117,9 @@ class Fleet:
     def _worker(self, view: WorkerView) -> dict[str, Any]:
         leases = self._lease_counts().get(view.worker_id, 0)
         return plain(messages.worker_message(view, leases, self._asker.master.settings.lease_ttl_ms))
+
+
+def _slots(worker: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """As it said last; none of one that doesn't say."""
+    slots: list[dict[str, Any]] = worker.get("slot_list", [])
+    return slots

@@ -9,7 +9,7 @@ from tenure.common import ids
 from tenure.common.states import TaskState
 from tenure.master.console.asking import Asker
 from tenure.master.console.curves import Curves, Look
-from tenure.master.console.forecast import WINDOWS_MS, forecast
+from tenure.master.console.forecast import WINDOWS_MS, Forecast, forecast
 from tenure.master.console.plain import plain
 from tenure.master.rpc import messages
 from tenure.master.store.looks import Piece
@@ -49,8 +49,7 @@ class Searches:
 
         def make() -> dict[str, Any]:
             view = self.view(name)
-            pace = self._asker.ask(self._asker.master.store.looks.pace(name, WINDOWS_MS))
-            ahead = forecast(view, pace.ended, pace.unix_ms)
+            ahead = self._forecast(view)
             compute = view.compute
             return {
                 "search": plain(messages.search_message(view)),
@@ -63,6 +62,16 @@ class Searches:
             }
 
         return self._asker.shared(("show", name), make)
+
+    def _forecast(self, view: SearchView) -> Forecast:
+        looks = self._asker.master.store.looks
+        pace = self._asker.ask(looks.pace(view.name, WINDOWS_MS))
+        if open_tasks(view) or not view.last_ended_unix_ms:
+            return forecast(view, pace.ended, pace.unix_ms)
+        # How fast a search was that has ended doesn't change any more: it is counted back from its last end.
+        since = max(0, pace.unix_ms - view.last_ended_unix_ms)
+        pace = self._asker.ask(looks.pace(view.name, [window + since for window in WINDOWS_MS]))
+        return forecast(view, pace.ended, view.last_ended_unix_ms)
 
     def curve(self, name: str) -> dict[str, Any]:
         """A search's results over time: a point each, or of many an even part; and each new best."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ async def test_failures_show_their_evidence_and_are_requeued(scene: Scene) -> No
     await letter.locator("summary").first.click()
     await expect(letter.locator("pre").first).to_contain_text("epoch 1 of 9")
     await expect(letter.get_by_role("heading", name="Lease 1")).to_be_visible()
-    what = await press(page, "Requeue 1", "Requeue 1")
+    what = await press(page, "Requeue 1 of nas", "Requeue 1")
     assert "fresh budgets" in what
     await eventually(lambda: _epoch_is(scene, task_id, 2))
     await page.goto(f"{scene.url}#/task?id={task_id}")
@@ -162,7 +163,7 @@ async def test_a_worker_is_drained_by_keyboard_and_comes_back(scene: Scene) -> N
     await scene.worker("gpu-box")
     (task_id,) = await scene.submit("nas", gate=str(scene.gate()), say="training")
     page = await scene.browser.open(f"{scene.url}#/workers")
-    drain = page.get_by_role("button", name="Drain", exact=True)
+    drain = page.get_by_role("button", name="Drain gpu-box", exact=True)
     await expect(page.locator(f".slot [title='{task_id}']")).to_be_visible()
     await drain.focus()
     await page.keyboard.press("Enter")
@@ -180,9 +181,9 @@ async def test_a_worker_is_drained_by_keyboard_and_comes_back(scene: Scene) -> N
     await expect(page.get_by_text("gpu-box drains: it hands back 1 task")).to_be_visible()
     assert await scene.mode("gpu-box") == "draining"
     await expect(page.get_by_text("Holds0 tasks")).to_be_visible()
-    await press(page, "Uncordon", "Uncordon")
+    await press(page, "Uncordon gpu-box", "Uncordon")
     await eventually(lambda: _holds(scene, "gpu-box"))
-    await press(page, "Cordon", "Cordon")
+    await press(page, "Cordon gpu-box", "Cordon")
     assert await scene.mode("gpu-box") == "cordoned"
 
 
@@ -247,3 +248,92 @@ async def test_every_page_fits_and_every_control_has_a_name(scene: Scene, width:
         nameless = "[...document.querySelectorAll('button,a,input,[role=img]')].filter(one => !(one.innerText || "
         nameless += "one.ariaLabel || one.title || one.labels?.length || '').trim()).map(one => one.outerHTML)"
         assert await page.evaluate(nameless) == [], path
+
+
+@pytest.mark.parametrize("path", ["nowhere", "toString", "constructor", "__proto__"])
+async def test_an_address_of_no_page_says_so_and_leads_home(scene: Scene, path: str) -> None:
+    await scene.submit("constructor")
+    page = await scene.browser.open(f"{scene.url}#/{path}")
+    await expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
+    await page.get_by_role("link", name="All searches").click()
+    await expect(page.get_by_text("0 of 1 ended")).to_be_visible()
+    await page.goto(f"{scene.url}#/search?name=constructor&tab={path}")
+    await expect(page.get_by_role("heading", name="Nothing of it runs")).to_be_visible()
+
+
+async def test_a_silent_worker_is_shown_with_what_it_holds_and_not_with_what_it_said(scene: Scene) -> None:
+    await scene.worker("mute")
+    (task_id,) = await scene.submit("nas", gate=str(scene.gate()))
+    page = await scene.browser.open(f"{scene.url}#/workers")
+    cards = page.locator("article.worker")
+    await expect(cards.locator(f"[title='{task_id}']")).to_be_visible()
+    scene.cluster.workers["mute"].signal(signal.SIGSTOP)
+    mute = cards.filter(has=page.get_by_role("heading", name="mute"))
+    await expect(mute.get_by_text("Last heard")).to_be_visible()
+    await scene.worker("heir")
+    heir = cards.filter(has=page.get_by_role("heading", name="heir"))
+    await expect(heir.locator(f"[title='{task_id}']")).to_be_visible()
+    await expect(mute).to_contain_text("Holds0 tasks")
+    await expect(mute.locator(".slot")).to_contain_text("not heard")
+    await expect(mute.locator(f"[title='{task_id}']")).to_have_count(0)
+    await expect(mute.locator(".gauges.past")).to_be_visible()
+
+
+async def test_a_long_error_is_shown_from_its_beginning_until_it_is_asked_for(scene: Scene) -> None:
+    await scene.worker()
+    await scene.submit("nas", **{"raise": "line\n" * 300 + "the last words"})
+    page = await scene.browser.open(f"{scene.url}#/failures")
+    letter = page.locator("details.letter")
+    more = letter.get_by_role("button", name="Show all 1,514 characters")
+    await expect(more).to_be_visible()
+    await expect(letter.locator("summary")).not_to_contain_text("the last words")
+    await more.click()
+    await expect(letter.locator("summary")).to_contain_text("the last words")
+    assert await letter.get_attribute("open") is None
+    await letter.get_by_role("button", name="Show less").click()
+    await expect(letter.locator("summary")).not_to_contain_text("the last words")
+
+
+async def test_a_question_is_taken_back_with_its_page(scene: Scene) -> None:
+    await scene.submit("nas")
+    page = await scene.browser.open(f"{scene.url}#/search?name=nas")
+    await page.get_by_role("button", name="Cancel").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("1 task that waits is cancelled at once")
+    await page.evaluate("location.hash = '#/queue'")
+    await expect(page.get_by_role("heading", name="Queue")).to_be_visible()
+    await expect(dialog).to_be_hidden()
+
+
+async def test_how_a_search_stands_is_the_same_at_home_and_on_its_page(scene: Scene) -> None:
+    await scene.worker()
+    await scene.submit("done", fitness="0.5")
+    (stuck,) = await asyncio.to_thread(
+        lambda: [scene.cluster.client.search("stuck").submit(ARCHITECTURE, key="k", requirements={"gpus": 8})]
+    )
+    assert stuck
+    page = await scene.browser.open(scene.url)
+    for name, words in (("done", ["ended"]), ("stuck", ["stuck", "no live worker meets"])):
+        card = page.locator("article.card").filter(has=page.get_by_role("heading", name=name))
+        for word in words:
+            await expect(card).to_contain_text(word)
+    await page.goto(f"{scene.url}#/search?name=done")
+    await expect(page.locator("main .title .pill").first).to_have_text("ended")
+    await expect(page.get_by_text("until its last end")).to_be_visible()
+    await page.goto(f"{scene.url}#/search?name=stuck")
+    await expect(page.locator("p.why.stuck")).to_contain_text("no live worker meets")
+
+
+async def test_on_a_narrow_window_ids_stay_whole_and_the_present_tab_is_in_view(scene: Scene) -> None:
+    await scene.worker()
+    (task_id,) = await scene.submit("nas", gate=str(scene.gate()))
+    page = await scene.browser.open(f"{scene.url}#/leases", 400)
+    link = page.locator(f"td [title='{task_id}']")
+    await expect(link).to_be_visible()
+    assert await link.evaluate("one => one.getClientRects().length") == 1
+    assert await page.locator(".scroll").evaluate("one => one.scrollWidth > one.clientWidth")
+    for label in ("Leases", "Events"):
+        await page.get_by_role("link", name=label).click()
+        tab = page.locator("nav [aria-current=page]")
+        await expect(tab).to_contain_text(label)
+        await expect(tab).to_be_in_viewport(ratio=0.99)

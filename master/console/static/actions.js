@@ -1,7 +1,7 @@
 // Every button of the console: what it is called, and what will happen.
 
 import { confirm } from "./dialogs.js";
-import { count, plural } from "./format.js";
+import { clause, count, plural } from "./format.js";
 import { button } from "./parts.js";
 
 export function searchButtons(search, refresh) {
@@ -13,19 +13,19 @@ export function searchButtons(search, refresh) {
   const pause = ask({
     title: `Pause ${name}?`,
     what: ["None of its tasks is given out until you resume it.",
-      running ? `The ${plural(running, "task")} that run now go on.` : "None of its tasks runs now."],
+      running ? `The ${clause(running, "task", "that runs now goes", "that run now go")} on.` : "None of its tasks runs now."],
     verb: "Pause", action: { action: "pause_search", search: name },
   });
   const resume = ask({
     title: `Resume ${name}?`,
-    what: [`Workers are given its tasks again; ${plural(tasks.QUEUED || 0, "task")} wait.`,
+    what: [`Workers are given its tasks again; ${clause(tasks.QUEUED || 0, "task", "waits", "wait")}.`,
       ...(search.status === "cancelled" ? ["It takes new tasks again. What was cancelled stays cancelled."] : [])],
     verb: "Resume", action: { action: "resume_search", search: name },
   });
   const cancel = ask({
     title: `Cancel ${name}?`,
-    what: [`${plural(open - running, "task")} that wait are cancelled at once.`,
-      `${plural(running, "task")} that run are told to stop; what they did since their last checkpoint is lost.`,
+    what: [`${clause(open - running, "task", "that waits is", "that wait are")} cancelled at once.`,
+      `${clause(running, "task", "that runs is", "that run are")} told to stop; what ${running === 1 ? "it has done since its" : "they have done since their"} last checkpoint is lost.`,
       "It takes no new tasks until it is resumed. Results that are there stay."],
     verb: "Cancel the search", danger: true, action: { action: "cancel_search", search: name },
   });
@@ -39,9 +39,9 @@ export function searchButtons(search, refresh) {
 export function requeueDead(search, failed, refresh) {
   confirm({
     title: `Requeue the dead letters of ${search}?`,
-    what: [`${plural(failed, "task")} go back into the queue with fresh budgets of attempts and losses.`,
-      "They go on from their last checkpoints, if they have any.",
-      "What made them fail may make them fail again: look at the evidence first."],
+    what: [`${clause(failed, "task", "goes", "go")} back into the queue with fresh budgets of attempts and losses.`,
+      "Each goes on from its last checkpoint, if it has one.",
+      "What made it fail may make it fail again: look at the evidence first."],
     verb: `Requeue ${count(failed)}`, action: { action: "requeue_dead", search },
   }, refresh);
 }
@@ -87,8 +87,8 @@ export function workerButtons(worker, refresh) {
   }, refresh);
   const slotCordoned = (worker.slot_list || []).some((slot) => slot.cordon_reason);
   return [
-    mode !== "draining" && button("Drain", drain),
-    mode === "active" && button("Cordon", cordon),
-    (mode !== "active" || slotCordoned) && button("Uncordon", uncordon, "primary"),
+    mode !== "draining" && button("Drain", drain, "", id),
+    mode === "active" && button("Cordon", cordon, "", id),
+    (mode !== "active" || slotCordoned) && button("Uncordon", uncordon, "primary", id),
   ];
 }

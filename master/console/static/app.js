@@ -2,7 +2,7 @@
 
 import { ApiError, get } from "./api.js";
 import { h, render } from "./dom.js";
-import { say } from "./dialogs.js";
+import { dismiss, say } from "./dialogs.js";
 import { count, span } from "./format.js";
 import { href, nothing, pill } from "./parts.js";
 import * as events from "./views/events.js";
@@ -14,7 +14,12 @@ import * as search from "./views/search.js";
 import * as task from "./views/task.js";
 import * as workers from "./views/workers.js";
 
-const PAGES = { "": home, search, queue, workers, leases, failures, events, task };
+const PAGES = new Map(Object.entries({ "": home, search, queue, workers, leases, failures, events, task }));
+const MISSING = {
+  title: "No such page",
+  view: () => nothing("There is no such page", ["The address names none of the console's pages. ", h("a", { href: href("") }, "All searches")]),
+};
+const pageOf = (path) => PAGES.get(path) || MISSING;
 const TABS = [["", "Searches"], ["queue", "Queue"], ["workers", "Workers"], ["leases", "Leases"], ["failures", "Failures"],
   ["events", "Events"]];
 const REFRESH_MS = 1000;
@@ -34,6 +39,8 @@ const state = {
 };
 let timer = 0;
 let round = 0;
+// Which tab was brought into view, with or without its number.
+let broughtUp = "";
 
 /** What a page is given beside its data. */
 function context() {
@@ -43,13 +50,14 @@ function context() {
 }
 
 function route() {
-  const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
-  const page = path in PAGES ? path : "";
+  const [page, search] = location.hash.replace(/^#\/?/, "").split("?");
   const params = Object.fromEntries(new URLSearchParams(search || ""));
   const moved = page !== state.page || JSON.stringify(params) !== JSON.stringify(state.params);
   if (moved) {
     const other = page !== state.page || params.name !== state.params.name || params.id !== state.params.id;
-    PAGES[state.page].leave?.();
+    pageOf(state.page).leave?.();
+    // What it asks was about the page before, with its figures.
+    dismiss();
     Object.assign(state, { page, params });
     if (other) {
       Object.assign(state, { data: {}, errors: {} });
@@ -57,7 +65,7 @@ function route() {
     }
   }
   const about = params.name || params.id;
-  document.title = `${about ? `${about} · ` : ""}${PAGES[page].title} · Tenure`;
+  document.title = `${about ? `${about} · ` : ""}${pageOf(page).title} · Tenure`;
   draw();
   refresh();
 }
@@ -70,7 +78,7 @@ function refresh() {
 
 /** One round: everything that is on the page, at once; then, after a while, the next. */
 async function ask(mine) {
-  const page = PAGES[state.page];
+  const page = pageOf(state.page);
   const paths = { glance: "/api/glance", ...page.paths?.(state.params, state) };
   const answers = await Promise.allSettled(Object.values(paths).map(get));
   // Somebody went to another page meanwhile, or pressed a button: that round counts.
@@ -115,7 +123,7 @@ function draw() {
   drawHead();
   drawBanner();
   const main = document.getElementById("main");
-  const page = PAGES[state.page];
+  const page = pageOf(state.page);
   const error = Object.values(state.errors)[0];
   let body;
   if (error) body = nothing(error.status === 404 ? "There is nothing of this name" : "This can't be shown", error.message);
@@ -137,7 +145,7 @@ function drawHead() {
     leases: glance.leases,
     failures: glance.tasks.FAILED,
   } : {};
-  const here = { search: "", task: "" }[state.page] ?? state.page;
+  const here = ["search", "task"].includes(state.page) ? "" : state.page;
   render(document.getElementById("head"),
     h("a", { class: "brand", href: "#/" }, h("img", { src: "/icon.svg", alt: "", width: 26, height: 26 }), "Tenure"),
     h("nav", { "aria-label": "Pages" }, TABS.map(([page, label]) =>
@@ -145,6 +153,16 @@ function drawHead() {
         class: page === "failures" && numbers.failures ? "bad" : undefined },
       label, numbers[page] > 0 && h("b", null, count(numbers[page]))))),
     h("span", { class: "link" }, state.failures ? pill("reconnecting", "lost") : glance && pill("live", "alive")));
+  bringUp(`${here} ${Boolean(glance)}`);
+}
+
+/** On a narrow window the tabs scroll: the present one is brought into view once, and is the reader's to move from then on. */
+function bringUp(which) {
+  if (which === broughtUp) return;
+  broughtUp = which;
+  const nav = document.querySelector("#head nav");
+  const place = nav.querySelector("[aria-current]")?.getBoundingClientRect();
+  if (place) nav.scrollLeft += place.left + place.width / 2 - nav.getBoundingClientRect().left - nav.clientWidth / 2;
 }
 
 function drawBanner() {
@@ -152,7 +170,7 @@ function drawBanner() {
   if (state.failures) {
     const since = state.lostAt ? `, for ${span(Date.now() - state.lostAt)}` : "";
     lines.push(h("p", { class: "lost" }, h("strong", null, `No news from the master: ${state.why}${since}.`),
-      " What you see is what was last heard. Evaluations run on and no lease expires meanwhile; this page tries again by itself."));
+      " What you see is what was last heard. Evaluations run on; leases expire only if another master serves the store. This page tries again by itself."));
   }
   for (const warning of (!state.failures && state.glance?.warnings) || []) lines.push(h("p", { class: "warning" }, warning));
   render(document.getElementById("banner"), lines);

@@ -21,15 +21,21 @@ export function confirm(spec, done) {
   dialog.querySelector(spec.danger ? ".cancel" : ".go").focus();
 }
 
+/** Take a question back that has not been answered. */
+export function dismiss() {
+  asked = null;
+  document.getElementById("dialog").close();
+}
+
 export function say(text, kind = "good") {
   const toast = { text, kind, key: `${Date.now()}-${Math.random()}` };
   toasts.push(toast);
   if (toasts.length > 4) toasts.shift();
   drawToasts();
-  setTimeout(() => dismiss(toast), TOAST_MS);
+  setTimeout(() => drop(toast), TOAST_MS);
 }
 
-function dismiss(toast) {
+function drop(toast) {
   const place = toasts.indexOf(toast);
   if (place >= 0) toasts.splice(place, 1);
   drawToasts();
@@ -41,7 +47,7 @@ function drawToasts() {
     toasts.map((toast) =>
       h("div", { key: toast.key, class: `toast ${toast.kind}` },
         h("span", null, toast.text),
-        h("button", { class: "plain", "aria-label": "Dismiss", onclick: () => dismiss(toast) }, "✕")),
+        h("button", { class: "plain", "aria-label": "Dismiss", onclick: () => drop(toast) }, "✕")),
     ),
   );
 }
@@ -74,6 +80,8 @@ async function go(event) {
     mine.done?.();
   } catch (error) {
     mine.error = error.message;
+    // Nobody looks at the question any more.
+    if (asked !== mine || !dialog.open) say(`${mine.spec.verb}: ${error.message}`, "bad");
   }
   mine.busy = false;
   if (asked === mine) draw(dialog);

@@ -10,6 +10,9 @@ export const count = (number) => NUMBER.format(number || 0);
 
 export const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
 
+/** With the verb that goes with it: `1 task waits`, `2 tasks wait`. */
+export const clause = (number, word, one, many) => `${plural(number, word)} ${number === 1 ? one : many}`;
+
 /** A length of time: two units at most. */
 export function span(ms) {
   if (!(ms >= 0)) return "–";
@@ -58,8 +61,8 @@ export function bytes(number) {
   return `${Number((number / 1024 ** power).toPrecision(3))} ${units[power]}`;
 }
 
-/** The end of an id, which is what tells tasks of one time apart. */
-export const shortId = (taskId) => (taskId.length > 14 ? `…${taskId.slice(-8)}` : taskId);
+/** An id without its middle: the beginning tells shards and times apart, the end tasks of one time. */
+export const shortId = (taskId) => (taskId.length > 16 ? `${taskId.slice(0, 6)}…${taskId.slice(-8)}` : taskId);
 
 // Colours and cursor movements, for terminals.
 const ESCAPES = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-_])/g;

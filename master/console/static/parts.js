@@ -1,7 +1,7 @@
 // Small pieces that several pages are made of.
 
 import { h } from "./dom.js";
-import { count, plural, shortId } from "./format.js";
+import { clause, count, plural, shortId } from "./format.js";
 
 export const STATES = ["SUCCEEDED", "LEASED", "QUEUED", "SCHEDULED", "FAILED", "CANCELLED"];
 const STATE_WORDS = { SUCCEEDED: "succeeded", LEASED: "running", QUEUED: "waiting", SCHEDULED: "backing off", FAILED: "failed",
@@ -25,7 +25,9 @@ export const searchLink = (name) => name && h("a", { href: href("search", { name
 
 export const workerLink = (id) => id && h("a", { href: href("workers", { id }), class: "name" }, id);
 
-export const button = (label, onclick, kind = "") => h("button", { type: "button", class: kind, onclick }, label);
+/** `of` is added for those who only hear the page, where several buttons are called the same. */
+export const button = (label, onclick, kind = "", of = "") =>
+  h("button", { type: "button", class: kind, onclick, "aria-label": of ? `${label} ${of}` : undefined }, label);
 
 export const code = (text) => h("code", null, text);
 
@@ -40,6 +42,48 @@ export function taskBar(tasks) {
   const total = STATES.reduce((sum, state) => sum + (tasks[state] || 0), 0);
   const label = STATES.filter((state) => tasks[state]).map((state) => `${count(tasks[state])} ${stateWord(state)}`).join(", ");
   return bar(STATES.map((state) => [state, tasks[state] || 0]), total, label || "no tasks");
+}
+
+const sum = (tasks, states) => states.reduce((all, state) => all + (tasks?.[state] || 0), 0);
+
+export const openTasks = (search) => sum(search.tasks, ["LEASED", "QUEUED", "SCHEDULED"]);
+
+export const allTasks = (search) => sum(search.tasks, STATES);
+
+/** The one word for how a search stands: what was done to it, or that all its tasks have ended. */
+export const standing = (search) =>
+  (search.status === "active" && !openTasks(search) && allTasks(search) > 0 ? "ended" : search.status);
+
+/** Why tasks of a search wait: what will not change by itself, or else the longest wait. */
+export function waits(queues, search) {
+  const mine = (queues?.queues || []).filter((queue) => queue.search === search.name);
+  const stuck = mine.filter((queue) => queue.why.stuck);
+  return stuck.length ? stuck : mine.slice(0, 1);
+}
+
+export const waitLine = (queue) =>
+  h("p", { key: queue.requirement_class, class: queue.why.stuck ? "why stuck" : "why" },
+    h("strong", null, `${clause(queue.tasks, "task", "waits", "wait")}: `), queue.why.text, ".");
+
+// Texts of others can be long: of each its beginning, until it is asked for.
+const CHARS_MAX = 280;
+const LINES_MAX = 4;
+const whole = new Set();
+
+/** The beginning of a text, and a button that shows the rest; `key` tells it from all others. */
+export function beginning(text, key, ctx) {
+  const first = text.split("\n").slice(0, LINES_MAX).join("\n").slice(0, CHARS_MAX);
+  if (first.length === text.length) return h("span", { class: "message" }, text);
+  const open = whole.has(key);
+  const toggle = (event) => {
+    // In the summary of details: those stay as they are.
+    event.preventDefault();
+    if (!whole.delete(key)) whole.add(key);
+    ctx.redraw();
+  };
+  return [h("span", { class: "message" }, open ? text : `${first}…`), " ",
+    h("button", { type: "button", class: "plain more", "aria-expanded": String(open), onclick: toggle },
+      open ? "Show less" : `Show all ${count(text.length)} characters`)];
 }
 
 /** What the colours of taskBar mean, with their numbers. */

@@ -4,7 +4,7 @@ import { query } from "../api.js";
 import { requeueDead } from "../actions.js";
 import { h } from "../dom.js";
 import { ago, clock, count, plural } from "../format.js";
-import { button, code, href, leftOut, nothing, searchLink, taskLink, workerLink } from "../parts.js";
+import { beginning, button, code, href, leftOut, nothing, searchLink, taskLink, workerLink } from "../parts.js";
 import { leaseCard } from "./evidence.js";
 
 export const title = "Failures";
@@ -43,7 +43,7 @@ export function view(data, ctx) {
     !total ? nothing("No dead letters", "A task that fails for good is parked here with every lease's evidence, until you requeue it.") : [
       h("section", { class: "panel" }, h("h2", null, "By search"), h("ul", { class: "lines" }, Object.entries(bySearch).slice(0, 20).map(([search, number]) =>
         h("li", { key: search }, searchLink(search), h("span", null, plural(number, "dead letter")),
-          button(`Requeue ${count(number)}`, () => requeueDead(search, number, ctx.refresh)))))),
+          button(`Requeue ${count(number)}`, () => requeueDead(search, number, ctx.refresh), "", `of ${search}`))))),
       classes.size > 1 && h("div", { class: "filters", role: "group", "aria-label": "Error class" },
         h("button", { key: "", type: "button", "aria-pressed": String(!errorClass), onclick: choose("") }, "all"),
         [...classes].sort((a, b) => b[1] - a[1]).map(([one, number]) =>
@@ -65,7 +65,7 @@ function letter(task, full, ctx) {
   const failure = task.failure || {};
   return h("details", { key: task.task_id, class: "letter", ontoggle: toggle },
     h("summary", null,
-      h("strong", { class: "error" }, failure.error_class || "unknown"), " ", h("span", { class: "message" }, failure.message || ""),
+      h("strong", { class: "error" }, failure.error_class || "unknown"), " ", beginning(failure.message || "", task.task_id, ctx),
       h("small", null, taskLink(task.task_id), " of ", searchLink(task.search), ", last on ", workerLink(task.worker_id) || "no worker", ", ",
         h("span", { title: clock(task.ended_unix_ms) }, ago(task.ended_unix_ms, ctx.now)), `; ${whyDead(task)}`)),
     full ? (full.attempt_records || []).toReversed().map((record) => leaseCard(record, ctx)) : h("p", { class: "quiet" }, "Fetching the evidence…"));

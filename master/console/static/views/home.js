@@ -4,16 +4,13 @@ import { query } from "../api.js";
 import { sparkline } from "../chart.js";
 import { h } from "../dom.js";
 import { ago, count, figure, plural, span } from "../format.js";
-import { code, href, leftOut, nothing, pill, searchLink, table, taskBar } from "../parts.js";
+import { allTasks, code, href, leftOut, nothing, openTasks, pill, searchLink, standing, table, taskBar, waitLine, waits } from "../parts.js";
 
 export const title = "Searches";
 
 // Those with open tasks come first; of a few, ended ones fill up.
 const CARDS_MIN = 8;
 const CARDS_MAX = 16;
-
-const openTasks = (search) => ["LEASED", "QUEUED", "SCHEDULED"].reduce((sum, state) => sum + (search.tasks?.[state] || 0), 0);
-const allTasks = (search) => Object.values(search.tasks || {}).reduce((sum, number) => sum + number, 0);
 
 function cardsOf(glance) {
   const open = glance.searches.filter(openTasks).length;
@@ -22,7 +19,7 @@ function cardsOf(glance) {
 
 export function paths(params, state) {
   const names = state.glance ? cardsOf(state.glance).map((search) => search.name) : [];
-  return names.length ? { curves: query("/api/curves", { name: names }) } : {};
+  return names.length ? { curves: query("/api/curves", { name: names }), queues: "/api/queues" } : {};
 }
 
 export function view(data, ctx) {
@@ -33,9 +30,9 @@ export function view(data, ctx) {
   return [
     tiles(glance, ctx),
     h("h1", null, "Searches"),
-    h("div", { class: "cards" }, cards.map((search) => card(search, data.curves?.[search.name], ctx))),
+    h("div", { class: "cards" }, cards.map((search) => card(search, data, ctx))),
     rest.length > 0 && h("h2", null, "The others"),
-    rest.length > 0 && table(["Search", "Status", "Tasks", ">Ended", ">Failed", ">Best", "Last end"], rest.map((search) => row(search, ctx))),
+    rest.length > 0 && table(["Search", "Status", "Tasks", ">Ended", ">Failed", ">Best", "Last end"], rest.map((search) => row(search, data, ctx))),
     leftOut(glance.searches_left_out, "search"),
   ];
 }
@@ -56,14 +53,22 @@ function tiles(glance, ctx) {
       trouble || (workers.gpus ? plural(workers.gpus, "GPU") : workers.live ? "live" : "start one"), "workers"));
 }
 
-const standing = (search) => (search.status !== "active" ? pill(search.status) : !openTasks(search) && allTasks(search) > 0 && pill("ended"));
+/** Of an active search its cards say how it stands. */
+const standingPill = (search) => standing(search) !== "active" && pill(standing(search));
 
-function card(search, curve, ctx) {
+/** What of it will not run until somebody does something; of one that is paused or cancelled its pill says that. */
+const stuckOf = (data, search) => (search.status === "active" ? waits(data.queues, search).filter((queue) => queue.why.stuck) : []);
+
+function card(search, data, ctx) {
+  const curves = data.curves || {};
+  const curve = Object.hasOwn(curves, search.name) ? curves[search.name] : undefined;
+  const stuck = stuckOf(data, search);
   const open = openTasks(search);
   const all = allTasks(search);
   const best = search.best_fitness;
   return h("article", { key: search.name, class: "card" },
-    h("header", null, h("h3", null, searchLink(search.name)), standing(search)),
+    h("header", null, h("h3", null, searchLink(search.name)), standingPill(search), stuck.length > 0 && pill("stuck")),
+    stuck.map(waitLine),
     sparkline(curve, `best so far of ${search.name}: ${figure(best)}`),
     h("div", { class: "row" },
       h("span", null, h("strong", null, figure(best)), " best"),
@@ -74,11 +79,11 @@ function card(search, curve, ctx) {
       h("span", null, search.last_ended_unix_ms ? `last end ${ago(search.last_ended_unix_ms, ctx.now)}` : "")));
 }
 
-function row(search, ctx) {
+function row(search, data, ctx) {
   const all = allTasks(search);
   return h("tr", { key: search.name },
     h("td", null, searchLink(search.name)),
-    h("td", null, standing(search)),
+    h("td", null, standingPill(search), stuckOf(data, search).length > 0 && pill("stuck")),
     h("td", { class: "wide" }, taskBar(search.tasks || {})),
     h("td", { class: "number" }, `${count(all - openTasks(search))} of ${count(all)}`),
     h("td", { class: "number" }, count(search.tasks?.FAILED)),

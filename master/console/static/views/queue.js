@@ -1,7 +1,7 @@
 // What waits, for how long, and why.
 
 import { h } from "../dom.js";
-import { count, plural, span } from "../format.js";
+import { clause, count, span } from "../format.js";
 import { leftOut, nothing, searchLink, table } from "../parts.js";
 
 export const title = "Queue";
@@ -15,13 +15,13 @@ export function view(data, ctx) {
   const stuck = queues.filter((queue) => queue.why.stuck).reduce((sum, queue) => sum + queue.tasks, 0);
   return [
     h("h1", null, "Queue"),
-    h("p", { class: "quiet" }, `${plural(tasks.QUEUED, "task")} ${tasks.QUEUED === 1 ? "is" : "are"} ready`,
-      tasks.SCHEDULED ? `, ${count(tasks.SCHEDULED)} wait for a time of their own, such as the pause after a failure` : "",
+    h("p", { class: "quiet" }, `${clause(tasks.QUEUED, "task", "is", "are")} ready`,
+      tasks.SCHEDULED ? `, ${count(tasks.SCHEDULED)} ${tasks.SCHEDULED === 1 ? "waits for a time of its own" : "wait for times of their own"}, such as the pause after a failure` : "",
       stuck ? `. ${count(stuck)} will not run until somebody does something.` : "."),
     table(["Search", "Requires", ">Tasks", ">Oldest", "Why they wait"], queues.map((queue) =>
       h("tr", { key: `${queue.search} ${queue.requirement_class}`, class: queue.why.stuck ? "stuck" : "" },
         h("td", null, searchLink(queue.search)),
-        h("td", null, queue.requirements),
+        h("td", { class: "text" }, queue.requirements),
         h("td", { class: "number" }, count(queue.tasks)),
         h("td", { class: "number" }, span(queue.oldest_wait_ms)),
         h("td", { class: "message" }, h("span", { class: queue.why.stuck ? "why stuck" : "why" }, queue.why.text)))),

@@ -4,8 +4,9 @@ import { query } from "../api.js";
 import { searchButtons } from "../actions.js";
 import { progressChart, resultsChart } from "../chart.js";
 import { h } from "../dom.js";
-import { ago, clock, count, figure, plural, rate, span } from "../format.js";
-import { button, facts, href, leftOut, legend, nothing, pill, progress, STATES, statePill, stateWord, table, taskBar, taskLink, workerLink,
+import { ago, clock, count, figure, rate, span } from "../format.js";
+import { allTasks, beginning, button, facts, href, leftOut, legend, nothing, openTasks, pill, progress, standing, STATES, statePill, stateWord, table,
+  taskBar, taskLink, waitLine, waits, workerLink,
 } from "../parts.js";
 
 export const title = "Search";
@@ -20,7 +21,7 @@ export function leave() {
 
 export function paths({ name, tab, state, cursor }) {
   const found = { search: query("/api/search", { name }), curve: query("/api/curve", { name }), queues: "/api/queues" };
-  if (!tab || tab === "running") found.leases = "/api/leases";
+  if (!["best", "results", "failed", "all"].includes(tab)) found.leases = "/api/leases";
   if (tab === "results") found.results = query("/api/results", { name });
   if (tab === "failed") found.dead = query("/api/dead", { name });
   if (tab === "all") found.tasks = query("/api/tasks", { name, state, cursor });
@@ -31,13 +32,13 @@ export function view(data, ctx) {
   if (!data.search) return h("p", { class: "quiet" }, "Asking the master…");
   const { search, forecast, compute } = data.search;
   const tasks = search.tasks || {};
-  const all = STATES.reduce((sum, state) => sum + (tasks[state] || 0), 0);
-  const ended = (tasks.SUCCEEDED || 0) + (tasks.FAILED || 0) + (tasks.CANCELLED || 0);
+  const all = allTasks(search);
+  const ended = all - openTasks(search);
   return [
-    h("div", { class: "title" }, h("h1", null, search.name), pill(search.status), h("div", { class: "buttons" }, searchButtons(search, ctx.refresh))),
+    h("div", { class: "title" }, h("h1", null, search.name), pill(standing(search)), h("div", { class: "buttons" }, searchButtons(search, ctx.refresh))),
     h("section", { class: "panel" }, taskBar(tasks), legend(tasks), facts([
       ["Ended", `${count(ended)} of ${count(all)}`],
-      ["Pace", forecast.per_hour ? `${rate(forecast.per_hour)}, over ${span(forecast.window_ms)}` : "–"],
+      ["Pace", forecast.per_hour ? `${rate(forecast.per_hour)}, over ${span(forecast.window_ms)}${ended === all ? " until its last end" : ""}` : "–"],
       ["Time left", forecast.eta_ms !== null ? `about ${span(forecast.eta_ms)}` : `not known: ${forecast.why}`],
       ["Best fitness", search.best_task_id ? [h("strong", null, figure(search.best_fitness)), " by ", taskLink(search.best_task_id)] : "–"],
       ["Last end", ago(search.last_ended_unix_ms, ctx.now)],
@@ -49,7 +50,7 @@ export function view(data, ctx) {
       ["Leased at most", search.max_leased ? count(search.max_leased) : ""],
       ["Evaluator", search.evaluator || ""],
     ])),
-    waits(data, search),
+    waits(data.queues, search).map(waitLine),
     charts(data, ctx, search, all),
     tabs(data, ctx, search),
   ];
@@ -64,14 +65,6 @@ function spent({ useful_ms: useful, saved_ms: saved, wasted_ms: wasted }) {
   if (!all) return "–";
   const causes = Object.entries(wasted).sort((a, b) => b[1] - a[1]).map(([cause, ms]) => `${span(ms)} by ${cause.replaceAll("_", " ")}`);
   return h("span", { title: causes.join(", ") }, `${span(all)}, of it ${Math.round((1000 * lost) / all) / 10} % wasted`);
-}
-
-function waits(data, search) {
-  const queues = (data.queues?.queues || []).filter((queue) => queue.search === search.name);
-  const stuck = queues.filter((queue) => queue.why.stuck);
-  return (stuck.length ? stuck : queues.slice(0, 1)).map((queue) =>
-    h("p", { key: queue.requirement_class, class: queue.why.stuck ? "why stuck" : "why" },
-      h("strong", null, `${plural(queue.tasks, "task")} wait${queue.tasks === 1 ? "s" : ""}: `), queue.why.text, "."));
 }
 
 function charts(data, ctx, search, all) {
@@ -101,16 +94,16 @@ function charts(data, ctx, search, all) {
 }
 
 function tabs(data, ctx, search) {
-  const tab = ctx.params.tab || "running";
+  const bodies = { running, best, results, failed, all };
+  const tab = Object.hasOwn(bodies, ctx.params.tab || "") ? ctx.params.tab : "running";
   const name = search.name;
   const items = [["running", "Running", search.tasks?.LEASED], ["best", "Best", 0], ["results", "Latest results", 0],
     ["failed", "Failed", search.tasks?.FAILED], ["all", "All tasks", 0]];
-  const bodies = { running, best, results, failed, all };
   return h("section", { class: "panel" },
     h("nav", { class: "tabs", "aria-label": "Tasks of the search" }, items.map(([key, label, number]) =>
       h("a", { key, href: href("search", { name, tab: key }), "aria-current": key === tab ? "true" : undefined }, label,
         number > 0 && h("b", null, count(number))))),
-    h("div", { key: tab }, (bodies[tab] || running)(data, ctx, search)));
+    h("div", { key: tab }, bodies[tab](data, ctx, search)));
 }
 
 function running(data, ctx, search) {
@@ -143,7 +136,7 @@ function failed(data, ctx, search) {
   if (!data.dead) return null;
   return [table(["Task", "Error", "Message", "Worker", "Ended"], data.dead.tasks.map((task) => h("tr", { key: task.task_id },
     h("td", null, taskLink(task.task_id)), h("td", null, task.failure?.error_class || ""),
-    h("td", { class: "message" }, task.failure?.message || ""), h("td", null, workerLink(task.worker_id)),
+    h("td", { class: "message" }, beginning(task.failure?.message || "", task.task_id, ctx)), h("td", null, workerLink(task.worker_id)),
     h("td", null, ago(task.ended_unix_ms, ctx.now)))), nothing("Nothing failed", "A task whose budget runs out is parked here with its evidence.")),
   data.dead.tasks.length > 0 && h("p", null, h("a", { href: href("failures", { name: search.name }) }, "With all their evidence"))];
 }
@@ -159,7 +152,7 @@ function all(data, ctx, search) {
         onclick: () => go({ state: one }) }, one ? stateWord(one) : "all"))),
     data.tasks && table(["Task", "State", ">Leases", "Worker", "Requires", "Submitted"], data.tasks.tasks.map((task) => h("tr", { key: task.task_id },
       h("td", null, taskLink(task.task_id)), h("td", null, statePill(task.state)), h("td", { class: "number" }, count(task.epoch)),
-      h("td", null, workerLink(task.worker_id)), h("td", null, task.requires), h("td", null, ago(task.submitted_unix_ms, ctx.now)))),
+      h("td", null, workerLink(task.worker_id)), h("td", { class: "text" }, task.requires), h("td", null, ago(task.submitted_unix_ms, ctx.now)))),
     nothing("None here", data.tasks.cursor ? "There may be some further on." : "No task of the search is in this state.")),
     h("div", { class: "buttons" },
       cursor && button("From the first", () => go({ state })),

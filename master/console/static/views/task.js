@@ -4,7 +4,7 @@ import { get, query } from "../api.js";
 import { taskButtons } from "../actions.js";
 import { h } from "../dom.js";
 import { ago, bytes, clock, count, figure, plural, printed, span } from "../format.js";
-import { facts, nothing, progress, searchLink, statePill, table, workerLink } from "../parts.js";
+import { beginning, facts, nothing, progress, searchLink, statePill, table, workerLink } from "../parts.js";
 import { leaseCard } from "./evidence.js";
 import { whyDead } from "./failures.js";
 
@@ -50,8 +50,8 @@ function standing(task, ctx) {
     return h("p", { class: "why" }, "Runs on ", workerLink(task.worker_id), ` for ${span(ctx.now - task.leased_unix_ms)}: `, progress(task),
       task.progress ? `, reported ${ago(task.progress.reported_unix_ms, ctx.now)}` : "");
   }
-  if (task.state === "FAILED") return h("p", { class: "why failed" }, h("strong", null, task.failure?.error_class || "failed"), `: ${task.failure?.message || ""} (${whyDead(task)})`);
-  if (task.state === "SCHEDULED") return h("p", { class: "why" }, `Is tried again in ${span(task.scheduled_in_ms)}.`, task.failure ? ` The last error: ${task.failure.error_class}: ${task.failure.message}` : "");
+  if (task.state === "FAILED") return h("p", { class: "why failed" }, h("strong", null, task.failure?.error_class || "failed"), ": ", beginning(task.failure?.message || "", task.task_id, ctx), ` (${whyDead(task)})`);
+  if (task.state === "SCHEDULED") return h("p", { class: "why" }, `Is tried again in ${span(task.scheduled_in_ms)}.`, task.failure ? [` The last error: ${task.failure.error_class}: `, beginning(task.failure.message || "", task.task_id, ctx)] : "");
   return null;
 }
 

@@ -2,7 +2,7 @@
 
 import { workerButtons } from "../actions.js";
 import { h } from "../dom.js";
-import { bytes, count, plural, span } from "../format.js";
+import { ago, bytes, count, plural, span } from "../format.js";
 import { bar, facts, href, leftOut, nothing, pill, table, taskLink, workerLink } from "../parts.js";
 
 export const title = "Workers";
@@ -46,11 +46,17 @@ function matches(worker, text) {
 
 const pills = (worker) => [pill(worker.status), worker.mode !== "active" && pill(worker.mode)];
 
+/** Whether its own figures are of a time that has passed: it has missed a lease's time of heartbeats. */
+const isOld = (worker) => worker.status !== "live";
+
+const heard = (worker) => `${span(worker.last_seen_ms_ago || 0)} ago`;
+
 function row(worker, ctx) {
+  const past = isOld(worker) ? "past" : "";
   return h("tr", { key: worker.worker_id }, h("td", null, workerLink(worker.worker_id)), h("td", null, pills(worker)),
     h("td", null, slots(worker)), h("td", { class: "number" }, count(worker.num_gpus)),
-    h("td", { class: "number" }, percent(worker.cpu_percent)), h("td", { class: "number" }, percent(worker.memory_percent)),
-    h("td", null, `${span(worker.last_seen_ms_ago)} ago`), h("td", null, h("div", { class: "buttons" }, workerButtons(worker, ctx.refresh))));
+    h("td", { class: `number ${past}` }, percent(worker.cpu_percent)), h("td", { class: `number ${past}` }, percent(worker.memory_percent)),
+    h("td", null, heard(worker)), h("td", null, h("div", { class: "buttons" }, workerButtons(worker, ctx.refresh))));
 }
 
 function card(worker, ctx) {
@@ -60,15 +66,16 @@ function card(worker, ctx) {
     slots(worker),
     (worker.slot_list || []).filter((slot) => slot.cordon_reason).map((slot) =>
       h("p", { key: slot.slot || 0, class: "why stuck" }, `Slot ${slot.slot || 0} takes no tasks: ${slot.cordon_reason}`)),
-    h("div", { class: "gauges" },
+    isOld(worker) && h("p", { class: "why stuck" }, `Last heard ${heard(worker)}; what it said then is pale.`),
+    h("div", { class: `gauges ${isOld(worker) ? "past" : ""}` },
       gauge("CPU", worker.cpu_percent), gauge("memory", worker.memory_percent),
       (worker.gpus || []).map((gpu) => gpuGauges(gpu))),
     facts([
       ["Holds", plural(worker.leases || 0, "task")],
       ["Ended well", count(worker.tasks_completed)],
       ["Failed", worker.tasks_failed ? count(worker.tasks_failed) : ""],
-      ["Heard of", `${span(worker.last_seen_ms_ago || 0)} ago`],
-      ["Up", span(ctx.now - worker.registered_unix_ms)],
+      ["Heard of", heard(worker)],
+      isOld(worker) ? ["Registered", ago(worker.registered_unix_ms, ctx.now)] : ["Up", span(ctx.now - worker.registered_unix_ms)],
       ["GPUs a slot", worker.num_gpus ? String(worker.gpus_per_slot || 0) : ""],
       ["Memory a slot", worker.slot_memory_bytes ? bytes(worker.slot_memory_bytes) : ""],
       ["Labels", labels.join(", ")],
@@ -78,15 +85,18 @@ function card(worker, ctx) {
     ]));
 }
 
-/** A square for each slot, in what it does now. */
+/** A square for each slot, in what it does now; of a worker that is not heard, tasks are those that it still holds by the store. */
 function slots(worker) {
   const list = worker.slot_list?.length ? worker.slot_list : Array.from({ length: worker.slots || 0 }, (_, slot) => ({
     slot, state: slot < (worker.leases || 0) ? "running" : "free" }));
   const free = list.filter((slot) => slot.state === "free" && !slot.cordon_reason).length;
-  return h("div", { class: "slots", role: "list", "aria-label": `${plural(list.length, "slot")}, ${free} free` }, list.map((slot) => {
-    const state = slot.cordon_reason ? "cordoned" : slot.state || "free";
+  const past = isOld(worker);
+  const name = past ? `${plural(list.length, "slot")}, ${plural(worker.leases || 0, "task")} held` : `${plural(list.length, "slot")}, ${free} free`;
+  return h("div", { class: "slots", role: "list", "aria-label": name }, list.map((slot) => {
+    const before = past && !slot.task_id && !slot.cordon_reason;
+    const state = slot.cordon_reason ? "cordoned" : before ? "not heard" : slot.state || "free";
     const label = `slot ${slot.slot || 0}: ${state}${slot.gpus?.length ? `, GPU ${slot.gpus.join(", ")}` : ""}`;
-    return h("span", { key: slot.slot || 0, role: "listitem", class: `slot ${state}`, title: label }, h("span", { class: "hidden" }, label),
+    return h("span", { key: slot.slot || 0, role: "listitem", class: `slot ${before ? "past" : state}`, title: label }, h("span", { class: "hidden" }, label),
       slot.task_id ? taskLink(slot.task_id) : state);
   }));
 }
