@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from restarting.console import without_passwords
 from restarting.processes import (
     CannotRestart,
     Output,
@@ -21,6 +20,8 @@ from restarting.processes import (
     unit_of,
     wait_until,
 )
+
+from tenure.master.store.server import without_passwords
 
 
 def recipe(*argv: str, **environ: str) -> Recipe:
@@ -83,6 +84,7 @@ def test_who_supervises(groups: str, expected: str) -> None:
         ("--store redis://u:secret@h:1/0", "--store redis://u:***@h:1/0"),
         ("rediss://:secret@h", "rediss://:***@h"),
         ("redis://h:6379/0 a@b", "redis://h:6379/0 a@b"),
+        ("redis://:p@ss/w?rd@h:1 redis://u:x@y@h:2", "redis://:***@h:1 redis://u:***@h:2"),
     ],
 )
 def test_passwords_are_not_shown(text: str, expected: str) -> None:

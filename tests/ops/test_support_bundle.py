@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cluster import Cluster
 from ops_scripts import Scripts
+from safekeeping.collectors_host import processes
 from safekeeping.redaction import Redaction
 from store_server import StoreServer
 
@@ -171,7 +175,50 @@ async def test_it_stays_within_its_size(scripts: Scripts, tmp_path: Path) -> Non
         ("tokens: 17, compass=north, passed: 3", "tokens: 17, compass=north, passed: 3"),
         ("key=search-7 keys: 3", "key=search-7 keys: 3"),
         ('"monkey": "banana"', '"monkey": "banana"'),
+        ("redis://:p@ssw0rd-hunter2@store", "redis://:***@store"),
+        ("https://u:a/b?c@d@h/x http://h:1/y", "https://u:***@h/x http://h:1/y"),
+        ('["redis://u:a@b@h", "redis://u:c@h"]', '["redis://u:***@h", "redis://u:***@h"]'),
+        ("PGPASSWORD=abcdef DBPASS=ab,c;d", "PGPASSWORD=*** DBPASS=***"),
+        ("MYSQL_PWD=abcdef PWD=/root", "MYSQL_PWD=*** PWD=/root"),
+        (
+            "clientSecret=a accessToken: b, AZURE_STORAGE_KEY=c",
+            "clientSecret=*** accessToken: ***, AZURE_STORAGE_KEY=***",
+        ),
+        (r'{"requirepass": "ab\"cdefghij", "port": 1}', '{"requirepass": "***", "port": 1}'),
+        (r'{"event": "{\"token\": \"ab\\\"cd\", \"n\": 1}"}', r'{"event": "{\"token\": \"***\", \"n\": 1}"}'),
+        ('"password": "cut o', '"password": "***"'),
+        ('["--pass",\n "geheim"]', '["--pass",\n "***"]'),
+        ("['--api-key', 'geheim']", "['--api-key', '***']"),
+        ("--password 'a b' --next", "--password '***' --next"),
+        ('{"token":null,"x":1}', '{"token":***,"x":1}'),
     ],
 )
 def test_names_that_say_secret_lose_their_value_and_others_keep_it(text: str, left: str) -> None:
     assert Redaction()(text) == left
+
+
+def test_a_value_that_is_known_goes_however_it_is_written() -> None:
+    redaction = Redaction()
+    redaction.learn({"store": "redis://:p%40ss-word@a,redis://u:x@y-zz@b", "MY_PASS": 'ab,cd"ef'})
+    text = 'p@ss-word p%40ss-word x@y-zz ab,cd"ef ab,cd\\"ef MY_PASS=ab,cd"ef'
+    assert redaction(text) == "*** *** *** *** *** MY_PASS=***"
+
+
+def test_the_options_of_another_users_process_are_learnt_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(process: psutil.Process) -> dict[str, str]:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "environ", refused)
+    command = [sys.executable, "-c", "input()", "tenure", "worker", "--pass", "hunter2-secret"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        redaction = Redaction()
+        found = [each for each in json.loads(processes(redaction)) if each["pid"] == process.pid]
+        process.kill()
+    assert "another user" in found[0]["note"]
+    assert redaction("logged hunter2-secret") == "logged ***"
+
+
+def test_long_texts_without_spaces_are_read_in_one_go() -> None:
+    """Some patterns take ages for such; a bundle has many megabytes of logs."""
+    for text in ("a_" * 50_000, "://" * 50_000, "secret" * 20_000, "-" * 100_000, '"' * 100_000):
+        assert Redaction()(text) == text

@@ -7,7 +7,6 @@ import enum
 import json
 import logging
 import os
-import re
 import shlex
 import sys
 import time
@@ -20,6 +19,7 @@ from restarting.accounting import Accounting, shortened
 from restarting.processes import AnotherRun, CannotRestart, Output, Recipe, RestartFailed
 from tenure.client import Client
 from tenure.common.errors import InvalidSetting, TenureError
+from tenure.master.store.server import without_passwords
 
 DEFAULT_MASTER = "127.0.0.1:50051"
 _PROGRESS_SECONDS = 10.0
@@ -87,12 +87,8 @@ def words(text: str) -> list[str]:
 
 def command_line(argv: Sequence[str]) -> str:
     """As a person would type it."""
-    return without_passwords(shlex.join(argv))
-
-
-def without_passwords(text: str) -> str:
-    """URLs' passwords are nobody's business on a terminal or in its log."""
-    return re.sub(r"(://[^\s:/@]*:)[^\s/@]+@", r"\1***@", text)
+    # Before it is quoted: quotes would part a password that has some.
+    return shlex.join(map(without_passwords, argv))
 
 
 def master_addresses(given: str | None, fallback: str = "") -> str:

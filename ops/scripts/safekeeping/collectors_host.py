@@ -58,11 +58,12 @@ def _processes(redaction: Redaction) -> Iterator[dict[str, Any]]:
             line = process.cmdline()
             if process.pid == os.getpid() or not any("tenure" in part for part in line):
                 continue
+            # Before what another user's process refuses.
+            redaction.learn(_options(line))
             facts: dict[str, Any] = {"pid": process.pid, "parent": process.ppid(), "command": line}
             try:
                 settings = process.environ()
                 redaction.learn(settings)
-                redaction.learn(_options(line))
                 facts["settings"] = {name: value for name, value in settings.items() if name.startswith("TENURE_")}
                 facts["memory"] = process.memory_info()._asdict()
                 facts["threads"] = process.num_threads()

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from tenure.common.errors import InvalidSetting, StoreUnavailable, TenureError, Unavailable
 from tenure.common.logs import configure_logs
-from tenure.master.store.server import without_password
+from tenure.master.store.server import without_passwords
 
 _PROGRESS_SECONDS = 5.0
 
@@ -61,6 +61,10 @@ class Refused(Stop):
 
 class Failed(Stop):
     """It went wrong on the way; the text says what is left to do."""
+
+
+class Damaged(Failed):
+    """The files of a backup are not what they were when it was made, or not such as are made."""
 
 
 class Console:
@@ -123,7 +127,7 @@ def carry_out(command: Callable[[argparse.Namespace, Console], Exit], arguments:
 
 
 def _fail(text: str, code: Exit) -> Exit:
-    sys.stderr.write(f"error: {without_password(text) if '://' in text else text}\n")
+    sys.stderr.write(f"error: {without_passwords(text)}\n")
     return code
 
 
