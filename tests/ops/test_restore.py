@@ -12,7 +12,7 @@ from kept_store import KeptStore, run_here
 from ops_scripts import Scripts
 from processes import eventually, start_master
 from safekeeping import console, making, placing, restoring
-from safekeeping.folder import choose
+from safekeeping.choosing import choose
 from store_server import StoreServer
 
 from tenure.client import Client
@@ -252,7 +252,7 @@ async def test_violations_in_what_was_placed_come_with_what_undoes_it(
 
 async def test_killed_between_any_two_steps_neither_store_is_lost(kept: KeptStore, tmp_path: Path) -> None:
     """Every state that a killed run can leave, and what the next run makes of it."""
-    backup = choose(tmp_path / "backups")
+    backup = choose(tmp_path / "backups").backup
     node = backup.facts["nodes"][0]
     data = tmp_path / "data"
     (data / "store").mkdir(parents=True)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from safekeeping.console import Failed
+from safekeeping.console import Damaged, Failed
 
 FOLDER = "appendonlydir"
 FILE = "appendonly.aof"
@@ -73,12 +73,12 @@ def parts_of(manifest: str) -> list[Part]:
     """What a manifest names, in order, without what is no longer needed.
 
     Raises:
-        Failed: It names a file in another folder, which no server does.
+        Damaged: It names a file in another folder, which no server does.
     """
     lines = [line for line in map(_LINE.match, manifest.splitlines()) if line and line["kind"] in "bi"]
     for line in lines:
         if "/" in line["name"]:
-            raise Failed(f"{MANIFEST} names {line['name']!r}; expected: a file of the folder that it is in")
+            raise Damaged(f"{MANIFEST} names {line['name']!r}; expected: a file of the folder that it is in")
     return [Part(line["name"], int(line["number"]), line["kind"]) for line in lines]
 
 

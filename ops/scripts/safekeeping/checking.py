@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 from safekeeping import folder
-from safekeeping.console import Console, Exit, Failed, megabytes, span
-from safekeeping.looks import merged
+from safekeeping.choosing import choose
+from safekeeping.console import Console, Damaged, Exit, megabytes, span
+from safekeeping.folder import Backup, holds_backup
+from safekeeping.looks import Look, merged
 from safekeeping.textfile import write_textfile
 from safekeeping.throwaway import Proof, check_memory, prove
+
+_SHOWN_MAX = 5
 
 
 def prove_node(
@@ -34,29 +39,60 @@ def show_all(to: Path, console: Console) -> Exit:
     for backup in backups:
         age = span(time.time() - backup.moment_unix)
         tasks = sum(backup.facts["states"].values())
-        verified = "verified" if backup.verified else "NOT VERIFIED"
         console.say(
-            f"{backup.path.name}  {age:>9} old  {megabytes(backup.size_bytes):>12}  {tasks:>9} tasks  {verified}"
+            f"{backup.path.name}  {age:>9} old  {megabytes(backup.size_bytes):>12}  {tasks:>9} tasks  {backup.verdict}"
         )
     for line in wrong:
         console.say(f"note: {line}")
     if not backups:
         console.say(f"{to} holds no backups")
-    console.document({"backups": [{"path": str(backup.path), **backup.facts} for backup in backups], "damaged": wrong})
+    found = [{"path": str(backup.path), **backup.facts} for backup in backups]
+    console.document({"backups": found, "damaged": [str(each) for each in wrong]})
     return Exit.NO if wrong or not any(backup.verified for backup in backups) else Exit.DONE
 
 
 def check(arguments: argparse.Namespace, console: Console) -> Exit:
-    """``--check``: also of a backup that nobody has verified yet."""
-    backup = folder.choose(arguments.check)
+    """``--check``: also of a backup that nobody has verified yet. What comes of it is noted in the backup."""
+    at: Path = arguments.check
+    choice, done = None, False
+    try:
+        choice = choose(at, console.say)
+        done = _check(choice.backup, arguments, console) and not choice.damaged
+    except Damaged as error:
+        console.say(f"{at}: NOT good: {error}")
+        console.document({"path": str(at), "verified": False, "violations": [str(error)]})
+    finally:
+        if (choice or holds_backup(at)) and arguments.textfile_dir is not None and not arguments.dry_run:
+            kept_in = choice.backup.path.parent if choice else at.absolute().parent
+            write_textfile(arguments.textfile_dir, kept_in, ran_at_unix=time.time(), done=done)
+    return Exit.DONE if done else Exit.NO
+
+
+def _check(backup: Backup, arguments: argparse.Namespace, console: Console) -> bool:
+    """Whether it is good."""
+    try:
+        wrong = folder.damages(backup)
+    except Damaged as error:
+        wrong = [str(error)]
+    facts = backup.facts | ({"verified": False, "violations": wrong} if wrong else _prove(backup, arguments, console))
+    good = bool(facts["verified"])
+    verdict = "verified" if good else f"NOT good: {'; '.join(facts['violations'][:_SHOWN_MAX])}"
+    console.say(f"{backup.path}: {0 if wrong else facts['tasks_checked']} tasks checked, {verdict}")
+    console.document({"path": str(backup.path), **facts})
+    if not arguments.dry_run:
+        folder.write_facts(backup.path, facts)
+    return good
+
+
+def _prove(backup: Backup, arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """What a server that was started on it says, for the manifest."""
     store = backup.facts["store"]
     arguments.key_prefix = store["prefix"]
-    wrong = folder.damages(backup)
-    if wrong:
-        raise Failed("; ".join(wrong[:5]))
     for node in backup.facts["nodes"]:
         check_memory(node["memory_bytes"])
-    looks, checked = [], 0
+    looks: list[Look] = []
+    wrong: list[str] = []
+    checked = 0
     with folder.scratch_for(backup) as scratch:
         for at in backup.folders:
             proof = prove_node(at, scratch, arguments, store["shards"], console, strict=backup.verified)
@@ -67,15 +103,5 @@ def check(arguments: argparse.Namespace, console: Console) -> Exit:
     wrong += torn
     if backup.verified and look.states() != backup.facts["states"]:
         wrong.append(f"it holds {look.states()} and should hold {backup.facts['states']}")
-    facts = {**backup.facts, "verified": not wrong, "tasks_checked": checked, "violations": wrong}
-    facts |= {"states": look.states(), "searches": look.searches()}
-    if not arguments.dry_run:
-        folder.write_facts(backup.path, facts)
-        if arguments.textfile_dir is not None:
-            backups = folder.backups_in(backup.path.parent)[0]
-            write_textfile(arguments.textfile_dir, backups, ran_at_unix=time.time(), done=not wrong)
-    console.say(
-        f"{backup.path}: {checked} tasks checked, {'verified' if not wrong else 'NOT good: ' + '; '.join(wrong[:5])}"
-    )
-    console.document({"path": str(backup.path), **facts})
-    return Exit.NO if wrong else Exit.DONE
+    facts = {"verified": not wrong, "tasks_checked": checked, "violations": wrong}
+    return facts | {"states": look.states(), "searches": look.searches()}

@@ -19,8 +19,20 @@ import psutil
 import redis
 
 from safekeeping import folder, making
+from safekeeping.choosing import Choice, choose
 from safekeeping.command_line import EXIT_CODES, add_store_options
-from safekeeping.console import Console, Exit, Failed, Misused, Refused, add_output_options, carry_out, megabytes, span
+from safekeeping.console import (
+    Console,
+    Damaged,
+    Exit,
+    Failed,
+    Misused,
+    Refused,
+    add_output_options,
+    carry_out,
+    megabytes,
+    span,
+)
 from safekeeping.folder import Backup
 from safekeeping.placing import stage
 from safekeeping.scrubbing import scrub
@@ -94,14 +106,18 @@ def _run(arguments: argparse.Namespace, console: Console) -> Exit:
         return _tell_plan(arguments, parent, console)
     _clear_away(parent, console)
     with _scratch(parent) as scratch:
-        backup = _make(arguments, scratch) if arguments.make else folder.choose(arguments.backup)
+        choice = (
+            Choice(_make(arguments, scratch)) if arguments.make else choose(arguments.backup, console.say, whole=True)
+        )
+        backup = choice.backup
         needed = 3 * backup.size_bytes + _SPARE_BYTES
         if shutil.disk_usage(scratch).free < needed:
             raise Refused(f"{parent} has not the {megabytes(needed)} free that the drill needs; give --scratch")
         check_memory(sum(int(node["memory_bytes"]) for node in backup.facts["nodes"]))
-        drill = _Drill(arguments, console, backup, scratch)
+        drill = _Drill(arguments, console, backup, scratch, problems=list(choice.damaged))
         try:
-            drill.run()
+            with choice.naming_another():
+                drill.run()
         finally:
             drill.end()
         return drill.report(arguments)
@@ -111,7 +127,7 @@ def _tell_plan(arguments: argparse.Namespace, parent: Path, console: Console) ->
     if arguments.make:
         console.say(f"would make a backup of {arguments.store} {arguments.data_dir} in {parent}")
     else:
-        backup = folder.choose(arguments.backup)
+        backup = choose(arguments.backup, console.say, whole=True).backup
         age = span(time.time() - backup.moment_unix)
         console.say(f"would take {backup.path}: {megabytes(backup.size_bytes)}, {age} old")
     console.say(
@@ -129,7 +145,7 @@ def _make(arguments: argparse.Namespace, scratch: Path) -> Backup:
     code = making.main(words + (["--output", "json"] if arguments.output == "json" else []))
     if code != Exit.DONE:
         raise Failed("no verified backup could be made, so there is nothing to drill with")
-    return folder.choose(scratch / "backups")
+    return choose(scratch / "backups").backup
 
 
 @contextlib.contextmanager
@@ -197,7 +213,7 @@ class _Drill:
     def _copy(self, data: Path) -> None:
         wrong = folder.damages(self.backup)
         if wrong:
-            raise Failed(f"the backup is damaged: {'; '.join(wrong[:5])}")
+            raise Damaged(f"the backup is damaged: {'; '.join(wrong[:5])}")
         nodes = self.backup.facts["nodes"]
         if len(nodes) == 1:
             stage(self.backup, nodes[0], data, "store", lambda _: None).rename(data / "store")

@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 
 from safekeeping.appendonly import FOLDER, MANIFEST, parts_of
-from safekeeping.console import Failed, Misused, Refused
+from safekeeping.console import Damaged, Failed, Misused, Refused
 from safekeeping.manifest_form import check_form
 
 FORMAT = 1
@@ -54,6 +54,13 @@ class Backup:
         return bool(self.facts["verified"])
 
     @property
+    def verdict(self) -> str:
+        """The same for people, with a reason."""
+        if self.verified:
+            return "verified"
+        return f"NOT VERIFIED: {'; '.join(map(str, self.facts['violations'][:1])) or 'no reason is noted'}"
+
+    @property
     def moment_unix(self) -> float:
         """Nothing that was written until then is missing."""
         return min(float(node["moment_unix"]) for node in self.facts["nodes"])
@@ -69,22 +76,45 @@ class Backup:
         return [self.path / node["name"] / FOLDER for node in self.facts["nodes"]]
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """What has the name of a backup and can't be read. As a text it is the reason."""
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return self.why
+
+    def is_newer_than(self, backup: Backup) -> bool:
+        """As far as names tell, which are times."""
+        return self.path.name > backup.path.name
+
+
+def holds_backup(path: Path) -> bool:
+    """Whether a folder is a backup, damaged or not."""
+    return (path / _MANIFEST).exists() or (_NAME.fullmatch(path.name) is not None and path.is_dir())
+
+
 def read(path: Path) -> Backup:
     """The backup in a folder; its files are not looked at.
 
     Raises:
         Misused: There is none.
-        Failed: Its manifest is damaged, of a version that can't be read, or names what is outside of it.
+        Damaged: Its manifest is, or names what is outside of it.
+        Failed: It is of a version that can't be read.
     """
     try:
         facts = json.loads((path / _MANIFEST).read_bytes())
         digest = facts.pop("sha256")
     except (FileNotFoundError, NotADirectoryError):
+        if holds_backup(path):
+            raise Damaged(f"{path} is damaged: its {_MANIFEST} is gone; take another backup") from None
         raise Misused(f"{path} is no backup: it has no {_MANIFEST}") from None
     except (ValueError, LookupError, TypeError, AttributeError):
         facts, digest = {}, "unreadable"
     if hashlib.sha256(_canonical(facts)).hexdigest() != digest:
-        raise Failed(f"{path / _MANIFEST} is damaged: its SHA-256 is not that of its content; take another backup")
+        raise Damaged(f"{path / _MANIFEST} is damaged: its SHA-256 is not that of its content; take another backup")
     if facts.get("format") != FORMAT:
         raise Failed(f"{path} has format {facts.get('format')!r}; these scripts read {FORMAT}: use newer ones")
     check_form(path, facts)
@@ -95,7 +125,7 @@ def damages(backup: Backup, on_bytes: Callable[[int], None] = lambda _: None) ->
     """What is wrong with its files: missing, of another size, of other content, or not named.
 
     Raises:
-        Failed: An append-only folder names what is outside of it.
+        Damaged: An append-only folder names what is outside of it.
     """
     wrong: list[str] = []
     named = {backup.path / _MANIFEST}
@@ -130,34 +160,17 @@ def digest_of(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> s
     return digest.hexdigest()
 
 
-def backups_in(folder: Path) -> tuple[list[Backup], list[str]]:
+def backups_in(folder: Path) -> tuple[list[Backup], list[Unreadable]]:
     """(all backups, the newest first; what is wrong with those that can't be read)."""
     found: list[Backup] = []
-    wrong: list[str] = []
+    wrong: list[Unreadable] = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if _NAME.fullmatch(path.name):
             try:
                 found.append(read(path))
             except (Failed, Misused, ValueError) as error:
-                wrong.append(str(error))
+                wrong.append(Unreadable(path, str(error)))
     return sorted(found, key=lambda backup: backup.moment_unix, reverse=True), wrong
-
-
-def choose(path: Path) -> Backup:
-    """The backup that a path names: itself, or the newest verified one in a folder of backups.
-
-    Raises:
-        Misused: There is none.
-        Failed: It is damaged.
-    """
-    if (path / _MANIFEST).exists() or not path.is_dir():
-        return read(path)
-    found, wrong = backups_in(path)
-    for backup in found:
-        if backup.verified:
-            return backup
-    told = "; ".join([*wrong, *(f"{backup.path} is not verified" for backup in found)])
-    raise Misused(f"{path} is no backup and holds no verified one{': ' + told if told else ''}")
 
 
 @contextlib.contextmanager
@@ -201,11 +214,14 @@ def write_facts(path: Path, facts: dict[str, Any]) -> None:
     facts = {"format": FORMAT, **facts}
     document = {**facts, "sha256": hashlib.sha256(_canonical(facts)).hexdigest()}
     new = path / f"{_MANIFEST}.new"
-    with open(new, "w", encoding="utf-8") as file:
-        file.write(json.dumps(document, indent=1, sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path / _MANIFEST)
+    try:
+        with open(new, "w", encoding="utf-8") as file:
+            file.write(json.dumps(document, indent=1, sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path / _MANIFEST)
+    finally:
+        new.unlink(missing_ok=True)
     sync(path)
 
 

@@ -133,8 +133,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> Exit:
         return Exit.DONE if done else Exit.NO
     finally:
         if arguments.textfile_dir is not None and not arguments.dry_run:
-            backups = folder.backups_in(arguments.to)[0]
-            write_textfile(arguments.textfile_dir, backups, ran_at_unix=time.time(), done=done)
+            write_textfile(arguments.textfile_dir, arguments.to, ran_at_unix=time.time(), done=done)
 
 
 def _existing(path: Path) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safekeeping.appendonly import FOLDER
-from safekeeping.console import Failed
+from safekeeping.console import Damaged
 
 _NODE = re.compile(r"node-[0-9]+")
 _FILE = re.compile(rf"{FOLDER}/[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -30,10 +30,11 @@ def check_form(path: Path, facts: dict[str, Any]) -> None:
         facts: Its manifest.
 
     Raises:
-        Failed: A field is missing, of another type, or names something outside; or the backup has symbolic links.
+        Damaged: A field is missing, of another type, or names something outside; or the backup has symbolic links.
     """
     form = _Form(path)
     form.expect(facts, "", "verified", "true or false", lambda value: isinstance(value, bool))
+    form.expect(facts, "", "violations", "a list", lambda value: isinstance(value, list))
     store = form.expect(facts, "", "store", "an object", lambda value: isinstance(value, dict))
     form.expect(store, "store.", "prefix", "a text", lambda value: isinstance(value, str))
     form.expect(store, "store.", "shards", "a number from 1", lambda value: _whole(value) and value >= 1)
@@ -83,8 +84,8 @@ class _Form:
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise self._wrong(at, f"with {twice[0]!r} twice", f"one of each {name}")
 
-    def _wrong(self, field: str, given: str, right: str) -> Failed:
-        return Failed(
+    def _wrong(self, field: str, given: str, right: str) -> Damaged:
+        return Damaged(
             f"{self._path}: its manifest is not one that `backup` writes: {field} is {given}; expected: {right}. "
             "Nothing of it was used; take another backup"
         )
@@ -95,7 +96,7 @@ def _check_links(path: Path) -> None:
         for name in (*folders, *files):
             found = Path(folder, name)
             if found.is_symlink():
-                raise Failed(
+                raise Damaged(
                     f"{path}: {found} is a symbolic link, and `backup` makes none. Nothing of it was used; "
                     "copy backups without links (as `rsync --archive` or `cp --archive` do), or take another one"
                 )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from safekeeping.appendonly import FOLDER
-from safekeeping.console import Failed
+from safekeeping.console import Damaged
 from safekeeping.folder import Backup, digest_of, sync
 
 _STAGING = ".restoring-"
@@ -45,7 +45,7 @@ def stage(backup: Backup, node: dict[str, Any], parent: Path, name: str, on_byte
     """A copy of a node's append-only folder beside its place, fsynced; its content is what the manifest says.
 
     Raises:
-        Failed: A file is damaged.
+        Damaged: A file is.
     """
     staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{name}-", dir=parent))
     (staging / _MARK).write_text(f"{backup.path}\n")
@@ -59,7 +59,7 @@ def stage(backup: Backup, node: dict[str, Any], parent: Path, name: str, on_byte
             out.flush()
             os.fsync(out.fileno())
         if digest_of(target) != file["sha256"]:
-            raise Failed(f"{target} is not what the manifest says (SHA-256): the backup or this disk is damaged")
+            raise Damaged(f"{target} is not what the manifest says (SHA-256): the backup or this disk is damaged")
     sync(staging / FOLDER)
     sync(staging)
     return staging

@@ -20,10 +20,12 @@ import redis
 
 from safekeeping import folder
 from safekeeping.appendonly import FOLDER
+from safekeeping.choosing import choose
 from safekeeping.command_line import EXIT_CODES, add_server_option
 from safekeeping.comparison import Changes, Row, compare, read_rows
 from safekeeping.console import (
     Console,
+    Damaged,
     Exit,
     Failed,
     Misused,
@@ -97,15 +99,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> Exit:
-    backup = folder.choose(arguments.backup)
+    choice = choose(arguments.backup, console.say)
+    backup = choice.backup
     age = span(time.time() - backup.moment_unix)
     console.say(f"{backup.path}: {megabytes(backup.size_bytes)}, of {backup.facts['store']['place']}, {age} old")
     restoring = _Restoring(arguments, console, backup)
-    if arguments.into is not None:
-        return restoring.into_server(arguments.into)
-    if arguments.files_into is not None:
-        return restoring.into_files(arguments.files_into)
-    return restoring.into_data_dir(arguments.data_dir)
+    with choice.naming_another():
+        if arguments.into is not None:
+            return restoring.into_server(arguments.into)
+        if arguments.files_into is not None:
+            return restoring.into_files(arguments.files_into)
+        return restoring.into_data_dir(arguments.data_dir)
 
 
 @dataclass
@@ -226,7 +230,7 @@ class _Restoring:
         _check_space(parent, 2 * self.backup.size_bytes)
         wrong = [each for each in folder.damages(self.backup) if "does not belong" in each or "missing" in each]
         if wrong:
-            raise Failed(f"the backup is damaged: {'; '.join(wrong[:5])}; take another one")
+            raise Damaged(f"the backup is damaged: {'; '.join(wrong[:5])}; take another one")
         staging = stage(self.backup, node, parent, name, self._on_bytes)
         try:
             proof = self._prove(staging / FOLDER, staging)
@@ -249,7 +253,7 @@ class _Restoring:
 
     def _check_hashes(self) -> None:
         if wrong := folder.damages(self.backup, self._on_bytes):
-            raise Failed(f"the backup is damaged: {'; '.join(wrong[:5])}; take another one")
+            raise Damaged(f"the backup is damaged: {'; '.join(wrong[:5])}; take another one")
 
     def _prove(self, at: Path, scratch: Path) -> Proof:
         check_memory(max(int(node["memory_bytes"]) for node in self.backup.facts["nodes"]))
@@ -270,7 +274,7 @@ class _Restoring:
             and self.backup.verified
             and proof.look.states() != self.backup.facts["states"]
         ):
-            raise Failed(f"it holds {proof.look.states()} and should hold {self.backup.facts['states']}")
+            raise Damaged(f"it holds {proof.look.states()} and should hold {self.backup.facts['states']}")
         return proof
 
     def _stands_there(self) -> bool:
