@@ -46,23 +46,33 @@ class HttpEndpoint:
         registry: What ``/metrics`` exports.
         healthy: Whether the process itself works; ``/healthz`` answers 200 or 503.
         ready: Whether it can do its job now; ``/readyz`` answers 200 or 503. Both return (verdict, details).
+        measures: Whether the metrics mean anything yet; until then ``/metrics`` answers 503.
 
     Raises:
         AddressInUse: Somebody listens there.
     """
 
-    def __init__(self, address: Address, registry: CollectorRegistry, healthy: Probe, ready: Probe) -> None:
+    def __init__(
+        self,
+        address: Address,
+        registry: CollectorRegistry,
+        healthy: Probe,
+        ready: Probe,
+        measures: Callable[[], bool] = lambda: True,
+    ) -> None:
         metrics_app = make_wsgi_app(registry)
         probes = {"/healthz": healthy, "/readyz": ready}
 
         def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             path = environ.get("PATH_INFO", "/")
-            if path == "/metrics":
+            if path == "/metrics" and measures():
                 return metrics_app(environ, start_response)  # type: ignore[no-any-return]
             if path in probes:
                 good, details = probes[path]()
                 body = json.dumps({"ok": good, **details}).encode() + b"\n"
                 status = "200 OK" if good else "503 Service Unavailable"
+            elif path == "/metrics":
+                body, status = b"nothing is measured yet, see /readyz\n", "503 Service Unavailable"
             else:
                 body, status = b"see /metrics, /healthz, /readyz\n", "404 Not Found"
             start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])

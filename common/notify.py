@@ -6,7 +6,8 @@ needs libsystemd and a compiler, the pure ones are not kept up, and the protocol
 The watchdog's word is given by the event loop itself, so that one that does not turn is silent, and only while
 whoever owns the loop knows of nothing that is stuck. A store or a master that is away is no reason for silence: a
 restart would not bring it back. While a process starts or drains, the same beat asks for more time, up to the limit
-that the process has set itself, so that the unit's timeouts need not know how long a drain may take.
+that the process has set itself, or for as long as it sees the start go on, so that the unit's timeouts need not know
+how long a drain or the loading of a store may take.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ log = structlog.get_logger()
 BEAT_SECONDS_MAX = 5.0
 # What a beat of a starting or stopping process asks for. One that falls silent is killed so long after its last.
 EXTENSION_SECONDS = 30.0
+# For how long a start that has just gone on counts as going on.
+_PROGRESS_SECONDS = 2 * BEAT_SECONDS_MAX
 _STATUS_BYTES_MAX = 1000
 
 
@@ -93,6 +96,11 @@ class Notifier:
     def ready(self) -> None:
         """The process serves."""
         self._enter(Phase.READY)
+
+    def progress(self) -> None:
+        """The start has just gone on a bit, and may take that much longer; to be said for as long as it does."""
+        if self.phase is Phase.STARTING:
+            self._busy_until = max(self._busy_until, time.monotonic() + _PROGRESS_SECONDS)
 
     def stopping(self, within_seconds: float = 0.0) -> None:
         """It ends.

@@ -25,10 +25,11 @@ from tenure.common.exits import ExitCode, exit_code_of
 from tenure.common.logs import configure_logs
 from tenure.common.notify import Notifier
 from tenure.master.console.server import ConsoleServer
+from tenure.master.health import Health
 from tenure.master.master import Master
 from tenure.master.metrics import MasterMetrics
 from tenure.master.settings import MasterSettings
-from tenure.master.store import StoreOptions, open_store
+from tenure.master.store import Store, StoreOptions, open_store
 
 log = structlog.get_logger()
 
@@ -73,33 +74,77 @@ async def _serve(settings: MasterSettings, notifier: Notifier) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = MasterMetrics()
-    store = await open_store(
-        StoreOptions(
-            url=settings.store,
-            data_dir=settings.data_dir,
-            durability=settings.durability,
-            lease_ttl_ms=settings.lease_ttl_ms,
-            prefix=settings.key_prefix,
-            shards=settings.shards,
-            memory_bytes_max=settings.store_memory_max_bytes,
-            replicas=settings.store_replicas,
-        ),
-        metrics.observe_script,
+    health = Health(loop, notifier)
+    notifier.watch(health.standing, health.stuck)
+    # Probes are answered while the store loads, too: who restarted the process for that would do so for ever.
+    endpoint = _open_endpoint(settings, metrics, health)
+    log.info("master.starting", http=str(endpoint.address), version=__version__)
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        store = await _open_store(settings, metrics, health, stopped)
+        if store is not None:
+            return await _work(settings, store, metrics, health, notifier, endpoint.address, stopped)
+        log.info("master.stopped")
+        return ExitCode.OK
+    finally:
+        notifier.stopping()
+        await cancel_all((stopped,))
+        # Not on the loop: what probes ask at this moment is answered there.
+        await asyncio.to_thread(endpoint.close)
+
+
+async def _open_store(
+    settings: MasterSettings, metrics: MasterMetrics, health: Health, stopped: asyncio.Task[bool]
+) -> Store | None:
+    """The store; None if the master is told to stop before it is open: then its server has ended."""
+    options = StoreOptions(
+        url=settings.store,
+        data_dir=settings.data_dir,
+        durability=settings.durability,
+        lease_ttl_ms=settings.lease_ttl_ms,
+        prefix=settings.key_prefix,
+        shards=settings.shards,
+        memory_bytes_max=settings.store_memory_max_bytes,
+        replicas=settings.store_replicas,
     )
-    master = Master(settings, store, metrics)
-    notifier.watch(master.standing, master.stuck)
-    endpoint: HttpEndpoint | None = None
+    opening = asyncio.create_task(open_store(options, metrics.observe_script, health.note_loading))
+    await asyncio.wait({opening, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if opening.done():
+        return opening.result()
+    health.stop()
+    log.info("master.stopping", crashed=False)
+    # Once only: a second one would come in between while the server is being ended.
+    opening.cancel()
+    await asyncio.wait({opening})
+    if not opening.cancelled():
+        if (error := opening.exception()) is None:
+            await opening.result().close()
+        else:
+            log.warning("store.not_opened", error=str(error))
+    return None
+
+
+async def _work(
+    settings: MasterSettings,
+    store: Store,
+    metrics: MasterMetrics,
+    health: Health,
+    notifier: Notifier,
+    http: Address,
+    stopped: asyncio.Task[bool],
+) -> int:
+    loop = asyncio.get_running_loop()
+    master = health.master = Master(settings, store, metrics)
     console: ConsoleServer | None = None
     # What is there by now stays. A full collection that walks all of it would hold up every call for tens of ms.
     gc.collect()
     gc.freeze()
     try:
         address = await master.start()
-        endpoint = _open_endpoint(settings, master, loop)
+        health.measures = True
         console = _open_console(settings, master, loop, address.port)
-        _announce(settings.ready_file, master, address, endpoint.address, console.url if console else "")
+        _announce(settings.ready_file, master, address, http, console.url if console else "")
         notifier.ready()
-        stopped = asyncio.create_task(stop.wait())
         died = asyncio.create_task(master.died.wait())
         await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
         log.info("master.stopping", crashed=died.done())
@@ -110,30 +155,14 @@ async def _serve(settings: MasterSettings, notifier: Notifier) -> int:
             # Not on the loop: what browsers ask at this moment is answered there.
             await asyncio.to_thread(console.close)
         await master.stop()
-        if endpoint is not None:
-            endpoint.close()
         if settings.ready_file is not None:
             settings.ready_file.unlink(missing_ok=True)
         log.info("master.stopped")
 
 
-def _open_endpoint(settings: MasterSettings, master: Master, loop: asyncio.AbstractEventLoop) -> HttpEndpoint:
-    def alive() -> tuple[bool, dict[str, object]]:
-        answered = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop)
-        try:
-            answered.result(timeout=5.0)
-        except TimeoutError:
-            return False, {"why": "the event loop did not answer within 5 s"}
-        if stuck := master.stuck():
-            return False, {"why": stuck}
-        return True, {"master_id": master.master_id, "version": __version__}
-
-    def ready() -> tuple[bool, dict[str, object]]:
-        answers = master.store_answers and not master.stopping
-        return answers, {"store": master.store.description, "durability": master.store.durability}
-
+def _open_endpoint(settings: MasterSettings, metrics: MasterMetrics, health: Health) -> HttpEndpoint:
     def open_at(address: Address) -> HttpEndpoint:
-        return HttpEndpoint(address, master.metrics.registry, alive, ready)
+        return HttpEndpoint(address, metrics.registry, health.alive, health.ready, lambda: health.measures)
 
     return _at_free_port(settings.http_address, settings.is_explicit("http"), open_at)
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import redis
@@ -148,10 +149,14 @@ class EmbeddedServer:
     Args:
         data: The directory it keeps its append-only file in.
         memory_bytes_max: Its ``maxmemory``; 0 = none.
+        on_loading: Called each time that it says it is still loading its data.
     """
 
-    def __init__(self, data: DataDirectory, *, memory_bytes_max: int = 0) -> None:
+    def __init__(
+        self, data: DataDirectory, *, memory_bytes_max: int = 0, on_loading: Callable[[], None] = lambda: None
+    ) -> None:
         self._data = data
+        self._on_loading = on_loading
         self._memory_bytes_max = memory_bytes_max
         self._binary = find_server()
         self._process: asyncio.subprocess.Process | None = None
@@ -252,6 +257,7 @@ class EmbeddedServer:
             except BusyLoadingError:
                 # It is at work, however long that takes: a store of many GB takes minutes.
                 deadline = time.monotonic() + START_TIMEOUT_SECONDS
+                self._on_loading()
             await asyncio.sleep(0.01)
         self._process.kill()
         raise StartupError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,12 +129,16 @@ def _ignore(script: str, seconds: float, items: int) -> None:
     """No metrics are wanted."""
 
 
-async def open_store(options: StoreOptions, observe: ObserveScript = _ignore) -> Store:
+async def open_store(
+    options: StoreOptions, observe: ObserveScript = _ignore, on_loading: Callable[[], None] = lambda: None
+) -> Store:
     """Open a store and check that it may be used.
 
     Args:
         options: Which one, and how.
         observe: Called for every script call with (script, seconds of its round trip, items).
+        on_loading: Called each time that the embedded server says it is still loading its data, which may take long.
+            To give up meanwhile, cancel: the server is ended.
 
     Raises:
         InvalidSetting: The URL can't be right.
@@ -145,7 +150,7 @@ async def open_store(options: StoreOptions, observe: ObserveScript = _ignore) ->
     embedded: tuple[EmbeddedServer, DataDirectory] | None = None
     url = options.url
     if url == EMBEDDED:
-        embedded = await _start_embedded(options)
+        embedded = await _start_embedded(options, on_loading)
         url = embedded[0].url
     topology = make_topology(url)
     try:
@@ -165,10 +170,12 @@ async def open_store(options: StoreOptions, observe: ObserveScript = _ignore) ->
     return store
 
 
-async def _start_embedded(options: StoreOptions) -> tuple[EmbeddedServer, DataDirectory]:
+async def _start_embedded(
+    options: StoreOptions, on_loading: Callable[[], None]
+) -> tuple[EmbeddedServer, DataDirectory]:
     assert options.data_dir is not None, "the embedded store needs a data directory"
     data = DataDirectory(options.data_dir)
-    server = EmbeddedServer(data, memory_bytes_max=options.memory_bytes_max)
+    server = EmbeddedServer(data, memory_bytes_max=options.memory_bytes_max, on_loading=on_loading)
     try:
         await server.start()
     except BaseException:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from notify_listener import Listener
+from notify_listener import Listener, Message
 
 from tenure.common import notify
 from tenure.common.notify import Notifier, Phase
@@ -30,6 +30,12 @@ def _faulthandler_as_it_was() -> Iterator[None]:
     yield
     if not was:
         faulthandler.disable()
+
+
+def heard(listener: Listener) -> Message:
+    message = listener.next()
+    assert message is not None
+    return message
 
 
 def test_it_says_that_it_serves_how_it_stands_and_that_it_ends(listener: Listener) -> None:
@@ -121,6 +127,29 @@ async def test_a_start_asks_for_time_and_a_serving_process_does_not(listener: Li
     assert serving is not None
     assert "EXTEND_TIMEOUT_USEC" in starting
     assert "EXTEND_TIMEOUT_USEC" not in serving
+
+
+def test_a_start_asks_for_time_for_as_long_as_it_goes_on(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    notifier = Notifier.take({"NOTIFY_SOCKET": listener.address})
+
+    def asks() -> bool:
+        notifier.beat()
+        return "EXTEND_TIMEOUT_USEC" in heard(listener)
+
+    assert not asks(), "nothing has gone on yet"
+    for _ in range(10):
+        notifier.progress()
+        now += notify.BEAT_SECONDS_MAX
+        assert asks()
+    now += 2 * notify.BEAT_SECONDS_MAX
+    assert not asks(), "it has stopped going on"
+    notifier.progress()
+    notifier.ready()
+    assert "EXTEND_TIMEOUT_USEC" not in heard(listener)
+    notifier.progress()
+    assert not asks(), "it has started"
 
 
 def test_a_message_that_nobody_took_is_said_again(tmp_path: Path) -> None:
