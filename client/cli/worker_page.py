@@ -19,18 +19,20 @@ _GIB = 1 << 30
 
 def print_worker(worker: WorkerRecord) -> None:
     """Everything that is known of it, for people."""
+    ago = f"{span(worker.last_seen_ms_ago)} ago"
+    then = "" if worker.status == "live" else f", as it said {ago}"
     labels = ", ".join(f"{name}={value}" for name, value in sorted(worker.labels.items()))
     print_pairs(
         (
             ("worker", worker.worker_id),
-            ("status", f"{worker.status}, seen {span(worker.last_seen_ms_ago)} ago"),
+            ("status", f"{worker.status}, last heard {ago}"),
             ("mode", worker.mode),
-            ("slots", f"{worker.slots_busy} of {worker.slots} busy"),
+            ("slots", f"{slots_held(worker)} of {worker.slots} busy"),
             ("gpus", _gpus_of(worker)),
             ("slot memory", show_bytes(worker.slot_memory_bytes) if worker.slot_memory_bytes else ""),
             ("leases", str(worker.leases)),
             ("ended", f"{worker.tasks_completed} succeeded, {worker.tasks_failed} failed"),
-            ("machine", f"CPU {worker.cpu_percent:.0f} %, memory {worker.memory_percent:.0f} %"),
+            ("machine", f"CPU {worker.cpu_percent:.0f} %, memory {worker.memory_percent:.0f} %{then}"),
             ("address", f"{worker.host}:{worker.port}, by {worker.dispatch}"),
             ("labels", labels),
             ("version", worker.version),
@@ -38,12 +40,19 @@ def print_worker(worker: WorkerRecord) -> None:
             ("registered", clock(worker.registered_unix_ms)),
         )
     )
+    if then and (worker.slot_list or worker.gpus):
+        sys.stdout.write(f"\nAs it said {ago}; what it held then may run elsewhere:\n")
     if worker.slot_list:
         sys.stdout.write("\n")
         print_table(_SLOT_COLUMNS, map(_slot_row, worker.slot_list), empty="")
     if worker.gpus:
         sys.stdout.write("\n")
         print_table(_GPU_COLUMNS, map(_gpu_row, worker.gpus), empty="")
+
+
+def slots_held(worker: WorkerRecord) -> int:
+    """How many slots its leases fill, by the store: its own word is of its last heartbeat, however long ago."""
+    return min(worker.leases, worker.slots)
 
 
 def slots_cordoned(worker: WorkerRecord) -> int:

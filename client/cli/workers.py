@@ -17,7 +17,7 @@ from tenure.client.cli.options import (
 )
 from tenure.client.cli.output import OutputFormat, print_json, print_json_array, print_table, span
 from tenure.client.cli.progress import Counter
-from tenure.client.cli.worker_page import print_worker, slots_cordoned
+from tenure.client.cli.worker_page import print_worker, slots_cordoned, slots_held
 from tenure.common.errors import WrongState
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def list_(
     timeout: TimeoutOption = TIMEOUT_SECONDS,
 ) -> None:
     """List the workers, what they have and how busy they are.
+
+    Slots are busy by the leases in the store. CPU, memory and GPU of a worker that is not heard any more are left out:
+    show has what it said last.
 
     \b
     Examples:
@@ -186,13 +189,18 @@ def _row(worker: WorkerRecord) -> tuple[str, ...]:
         worker.worker_id,
         worker.status,
         worker.mode,
-        f"{worker.slots_busy}/{worker.slots}" + (f", {ill} cordoned" if (ill := slots_cordoned(worker)) else ""),
+        f"{slots_held(worker)}/{worker.slots}" + (f", {ill} cordoned" if (ill := slots_cordoned(worker)) else ""),
         str(worker.num_gpus),
-        f"{worker.cpu_percent:.0f} %",
-        f"{worker.memory_percent:.0f} %",
-        f"{worker.gpu_percent:.0f} %" if worker.num_gpus else "",
+        _now(worker, worker.cpu_percent),
+        _now(worker, worker.memory_percent),
+        _now(worker, worker.gpu_percent) if worker.num_gpus else "",
         str(worker.tasks_completed),
         str(worker.tasks_failed),
         f"{span(worker.last_seen_ms_ago)} ago",
         worker.dispatch,
     )
+
+
+def _now(worker: WorkerRecord, percent: float) -> str:
+    """A figure of its last heartbeat, while that is of late."""
+    return f"{percent:.0f} %" if worker.status == "live" else ""

@@ -65,6 +65,10 @@ async def test_a_search_has_its_curve_its_pace_and_its_results(
     assert found["search"]["best_fitness"] == 0.8
     assert found["forecast"]["eta_ms"] is None
     assert found["forecast"]["why"] == "every task has ended"
+    # However late one looks: it is counted until the last end.
+    took = max(1000, int(found["search"]["last_ended_unix_ms"]) - int(found["search"]["created_unix_ms"]))
+    assert found["forecast"]["window_ms"] == took
+    assert found["forecast"]["per_hour"] == pytest.approx(4 * 3_600_000 / took)
     results = await shown(console, "/api/results", lambda it: len(it["tasks"]) == 4, name=search)
     assert sorted(task["task_id"] for task in results["tasks"]) == sorted(ids)
 

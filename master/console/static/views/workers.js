@@ -66,7 +66,7 @@ function card(worker, ctx) {
     slots(worker),
     (worker.slot_list || []).filter((slot) => slot.cordon_reason).map((slot) =>
       h("p", { key: slot.slot || 0, class: "why stuck" }, `Slot ${slot.slot || 0} takes no tasks: ${slot.cordon_reason}`)),
-    isOld(worker) && h("p", { class: "why stuck" }, `Last heard ${heard(worker)}; what it said then is pale.`),
+    isOld(worker) && h("p", { class: "why stuck" }, `Last heard ${heard(worker)}: the figures are what it said then.`),
     h("div", { class: `gauges ${isOld(worker) ? "past" : ""}` },
       gauge("CPU", worker.cpu_percent), gauge("memory", worker.memory_percent),
       (worker.gpus || []).map((gpu) => gpuGauges(gpu))),
