@@ -191,9 +191,35 @@ async def test_it_stays_within_its_size(scripts: Scripts, tmp_path: Path) -> Non
         ("['--api-key', 'geheim']", "['--api-key', '***']"),
         ("--password 'a b' --next", "--password '***' --next"),
         ('{"token":null,"x":1}', '{"token":***,"x":1}'),
+        ("?X-Amz-Credential=AK%2F1&X-Amz-Signature=0af&y=1", "?X-Amz-Credential=***&X-Amz-Signature=***&y=1"),
+        ("https://a/b?sv=2020&sig=ab%3D&se=4", "https://a/b?sv=2020&sig=***&se=4"),
+        ("curl -sSu user:geheim http://h", "curl -sSu user:*** http://h"),
+        ('curl --user "user:ge heim" h', 'curl --user "user:***" h'),
+        ('["curl", "-u", "user:geheim", "h"]', '["curl", "-u", "user:***", "h"]'),
+        ("mysql -u root -pgeheim db", "mysql -u root -p*** db"),
+        ("sshpass -p geheim ssh h", "sshpass -p *** ssh h"),
+        ("redis-cli -h h -a geheim ping", "redis-cli -h h -a *** ping"),
+        ("mysql -P 3306 -p; mkdir -p /a; run -u 1:2 -p 80:80", "mysql -P 3306 -p; mkdir -p /a; run -u 1:2 -p 80:80"),
+        ("password is: geheim, retry", "password is: *** retry"),
+        ("Password: geheim", "Password: ***"),
+        ("the password is hunter2", "the password is ***"),
+        ("passphrase was 'ge heim' there", "passphrase was *** there"),
+        ("the password is wrong, the token is expired", "the password is wrong, the token is expired"),
+        ("api key: geheim", "api key: ***"),
+        (r"{\"password\": \"geheim\", \"api_key\":\"b\"}", r"{\"password\": \"***\", \"api_key\":\"***\"}"),
+        (r"{\"db_password\": \"geheim\"}", r"{\"db_password\": \"***\"}"),
     ],
 )
 def test_names_that_say_secret_lose_their_value_and_others_keep_it(text: str, left: str) -> None:
+    assert Redaction()(text) == left
+
+
+@pytest.mark.parametrize("depth", range(5))
+def test_json_in_json_is_looked_through(depth: int) -> None:
+    """As a dead letter holds a log that holds an answer that holds settings."""
+    text, left = '{"db_password": "ge\\"heim", "n": 1}', '{"db_password": "***", "n": 1}'
+    for _ in range(depth):
+        text, left = json.dumps({"said": text}), json.dumps({"said": left})
     assert Redaction()(text) == left
 
 

@@ -1,8 +1,9 @@
 """Takes secrets out of text that is going to be sent to somebody.
 
 Three nets, one behind the other: what stands under a name that says so (``password=``, ``"token": …``, ``--api-key …``,
-``Authorization: …``); what has the form of a credential (logins in URLs, keys of well-known services, private keys);
-and, wherever else it stands, each value that was found under such a name in the settings of this machine's processes.
+``Authorization: …``); what has the form of a credential (logins in URLs, keys of well-known services, private keys), or
+stands in a form that tells one (redaction_forms.py); and, wherever else it stands, each value that was found under such
+a name in the settings of this machine's processes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
+from safekeeping.redaction_forms import GONE, forms
 from tenure.master.store.server import without_passwords
 
-GONE = "***"
 # Shorter values would blot out half of the text.
 _VALUE_CHARACTERS_MIN = 5
 # The end of a name: families, for people glue such words together (PGPASSWORD, dbPassword, AWS_SECRET_ACCESS_KEY). It
@@ -44,6 +45,7 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\b(?:hf|sk|glpat|xox[abp])[_-][A-Za-z0-9_-]{16,}"), GONE),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), GONE),
 ]
+_FORMS = forms(_NAME)
 # What stands under a name.
 _NAMED = [
     # --name value; also as a list of words, in JSON or as Python shows it
@@ -88,6 +90,10 @@ class Redaction:
         text = without_passwords(text)
         for pattern, replacement in _RULES:
             text = pattern.sub(replacement, text)
+        lowered = text.lower()
+        for form in _FORMS:
+            if any(hint in lowered for hint in form.hints):
+                text = form.pattern.sub(form.replacement, text)
         for pattern in _NAMED:
             text = pattern.sub(_without_value, text)
         return text
