@@ -16,6 +16,7 @@ from dashboards.queries import (
     in_all,
     of_worker,
     tasks,
+    wasted_in_all,
 )
 
 
@@ -35,8 +36,6 @@ def in_this_time(metric: str, where: str) -> str:
 
 
 CORDONED = of_worker('(tenure_worker_slot_cordoned{instance=~"$instance"} == 1)')
-LOST = 'tenure_compute_wasted_seconds_total{search=~"$search"}'
-LOST_IN_RANGE = f"({LOST} unless {LOST} offset $__range) or increase({LOST}[$__range])"
 BAD = ((None, "green"), (1, "orange"))
 
 PAGE = Page(
@@ -111,7 +110,7 @@ PAGE = Page(
             stat(
                 "Compute wasted",
                 "s",
-                "sum(max by (search, cause) (" + LOST_IN_RANGE + ")) or vector(0)",
+                f"{wasted_in_all()} or vector(0)",
                 what="Run time whose work nobody can use, of runs that ended in the time shown.",
                 normal="Near 0.",
                 otherwise="Wasted by cause says on what.",

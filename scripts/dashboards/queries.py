@@ -51,9 +51,16 @@ def happened(metric: str, by: str, where: str = "", window: str = "$__interval")
 
 
 def in_all(metric: str, by: str = "", where: str = "") -> str:
-    """The same over the whole time shown."""
-    counted = happened(metric, by, where, "$__range").removeprefix("sum by () ")
-    return f"round({counted if by else 'sum ' + counted})"
+    """The same over the whole time shown, also of processes that ended or began in it.
+
+    A series that begins in it counts what it began with and what it grew by since, across restarts of its process.
+    """
+    series = metric + where
+    grown, begun = (
+        f"increase({series}[$__range])",
+        f"(min_over_time({series}[$__range]) unless {series} offset $__range)",
+    )
+    return f"round(sum{f' by ({by})' if by else ''} ({grown} + {begun} or {grown} or {begun}))"
 
 
 def of_worker(expression: str) -> str:
@@ -80,6 +87,14 @@ def computed_in_all(kind: str, by: str = "", search: str = '=~"$search"') -> str
     """Seconds of it since each search began."""
     series = f"max by ({_labels(kind)}) (tenure_compute_{kind}_seconds_total{{search{search}}})"
     return f"sum{f' by ({by})' if by else ''} ({series})"
+
+
+def wasted_in_all() -> str:
+    """Seconds that were wasted in the time shown. The store keeps them, so that no restart of a master matters."""
+    series = 'tenure_compute_wasted_seconds_total{search=~"$search"}'
+    now = f"max by (search, cause) (last_over_time({series}[$__range]))"
+    before = f"max by (search, cause) (last_over_time({series}[10m] offset $__range))"
+    return f"sum(clamp_min({now} - ({before} or 0 * {now}), 0))"
 
 
 def alerts(severity: str) -> str:

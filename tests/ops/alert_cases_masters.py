@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ops.alert_case import Case, restarts
-from ops.alert_series import START_MINUTES, burst, climb, flat, histogram, master, masters, spell, worker
+from ops.alert_series import START_MINUTES, begins, burst, climb, flat, histogram, master, masters, spell, worker
 
 CASES = [
     # ---- masters --------------------------------------------------------------------------------------------------
@@ -63,6 +63,18 @@ CASES = [
         {**masters("tenure_rpc_seconds_count", burst(5, 10), 'method="Submit", code="RESOURCE_EXHAUSTED"')},
         fires=2,
         clears=16,
+        labels={"method": "Submit"},
+    ),
+    Case(
+        "TenureSubmitsRefused",
+        # All of them between two scrapes.
+        {
+            **masters(
+                "tenure_rpc_seconds_count", begins(3, START_MINUTES + 5), 'method="Submit", code="RESOURCE_EXHAUSTED"'
+            )
+        },
+        fires=6,
+        clears=11,
         labels={"method": "Submit"},
     ),
     Case(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ops.alert_case import W1, Case, outcomes, restarts
-from ops.alert_series import RULE_FAILURES, START_MINUTES, burst, flat, masters, spell, worker
+from ops.alert_series import RULE_FAILURES, START_MINUTES, begins, burst, flat, master, masters, spell, worker
 
 CASES = [
     # ---- work -----------------------------------------------------------------------------------------------------
@@ -48,6 +48,49 @@ CASES = [
         outcomes("out_of_memory", "MemoryError", burst(0.5, 20, idle=0.001)),
         fires=15,
         clears=85,
+    ),
+    # Everything failed between two scrapes: each series begins with all that it will ever be.
+    Case(
+        "TenureDeadLetters",
+        {**masters("tenure_tasks", begins(28, START_MINUTES), 'search="new", state="FAILED"')},
+        fires=1,
+        clears=61,
+        labels={"search": "new"},
+    ),
+    Case(
+        "TenureMostRunsFail",
+        {
+            **outcomes("success", "", flat(900)),
+            **outcomes("failure", "AttributeError", begins(28, START_MINUTES + 65)),
+        },
+        fires=65 + 18,
+        clears=65 + 62,
+    ),
+    Case(
+        "TenureRunsLost",
+        outcomes("loss", "SIGABRT", begins(28, START_MINUTES + 65)),
+        fires=65 + 2,
+        clears=65 + 62,
+        labels={"cause": "SIGABRT"},
+    ),
+    Case(
+        "TenureRunsLost",
+        # Before the first scrape of a master that was started just then.
+        {
+            master("m3", "tenure_outcomes_total", 'kind="loss", cause="SIGABRT", verdict="accepted"'): begins(
+                6, START_MINUTES
+            ),
+            master("m3", "process_start_time_seconds"): flat(START_MINUTES * 60 - 10),
+        },
+        fires=2,
+        clears=62,
+        labels={"cause": "SIGABRT"},
+    ),
+    Case(
+        "TenureOutOfMemory",
+        outcomes("out_of_memory", "OutOfMemoryError", begins(28, START_MINUTES + 65)),
+        fires=65 + 2,
+        clears=65 + 62,
     ),
     Case(
         "TenureComputeWasted",

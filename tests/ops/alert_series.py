@@ -61,6 +61,11 @@ def burst(per_minute: float, minutes: float, before: float = 0, idle: float = 0)
     return text
 
 
+def begins(value: float, minute: float) -> Values:
+    """A series that nobody had before that minute, and that begins with this value and keeps it."""
+    return lambda grid: f"_x{grid.steps(minute)} {value:g}x{grid.steps(grid.end_minutes)}"
+
+
 def masters(name: str, values: Values, labels: str = "") -> dict[str, Values]:
     """The same series of both masters."""
     return {master(each, name, labels): values for each in ("m1", "m2")}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ops import alert_cases_masters, alert_cases_workers
 from ops.alert_case import Case
-from ops.alert_everyday import EVERYDAY
+from ops.alert_everyday import EVERYDAY, OLD_STORE
 from ops.alert_series import QUIET, START_MINUTES, Grid, Values
 from tools import tool
 
@@ -65,13 +65,13 @@ def alert_test(case: Case) -> dict[str, Any]:
     }
 
 
-def everyday_test(name: str, changed: Mapping[str, Values]) -> dict[str, Any]:
-    """An hour in which nothing fires, looked at every minute."""
+def everyday_test(name: str, changed: Mapping[str, Values], step: str = "30s", minutes: int = 60) -> dict[str, Any]:
+    """A time in which nothing fires, looked at every minute."""
     return {
         "name": name,
-        "interval": "30s",
-        "input_series": series(changed, Grid(STEPS["30s"][0], 60)),
-        "promql_expr_test": [firing(minute) for minute in range(1, 60)],
+        "interval": step,
+        "input_series": series(changed, Grid(STEPS[step][0], minutes)),
+        "promql_expr_test": [firing(minute) for minute in range(1, minutes)],
     }
 
 
@@ -96,6 +96,10 @@ def test_no_case_is_left_out() -> None:
 
 def test_what_happens_every_day_raises_no_alert(tmp_path: Path) -> None:
     run_promtool(tmp_path, [everyday_test(name, changed) for name, changed in EVERYDAY.items()])
+
+
+def test_what_failed_before_prometheus_came_raises_no_alert(tmp_path: Path) -> None:
+    run_promtool(tmp_path, [everyday_test(name, changed, "1m", 135) for name, changed in OLD_STORE.items()])
 
 
 def test_an_external_label_makes_runbooks_links(tmp_path: Path) -> None:
