@@ -7,7 +7,9 @@ with the truth (``/healthz`` asks the loop and fails when it doesn't answer).
 from __future__ import annotations
 
 import json
+import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
@@ -23,10 +25,44 @@ from tenure.common.errors import AddressInUse
 Probe = Callable[[], tuple[bool, dict[str, Any]]]
 
 
+# Prometheus, probers, a browser: a thread for each while it is served.
+CONNECTIONS_MAX = 128
+# Who says nothing for so long is cut off.
+SILENCE_SECONDS = 10.0
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     # SO_REUSEADDR only: a second process on one port must fail, not share it.
     allow_reuse_port = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """One more than may be served at a time is cut off at once."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """The thread of one connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever hangs up or falls silent is no news; anything else is a bug, and logged as one."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            logging.getLogger(__name__).error("a request to the HTTP endpoint failed", exc_info=error)
 
 
 class _ServerV6(_Server):
@@ -34,6 +70,8 @@ class _ServerV6(_Server):
 
 
 class _QuietHandler(WSGIRequestHandler):
+    timeout = SILENCE_SECONDS
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Probes every few seconds are no news."""
 
