@@ -19,8 +19,8 @@ from typing import Any
 import tenure
 from safekeeping import collectors_host as host
 from safekeeping.collectors_broker import Broker, StoreServers, page
-from safekeeping.command_line import EXIT_CODES, add_store_options
-from safekeeping.console import Console, Exit, Misused, add_output_options, carry_out, megabytes
+from safekeeping.command_line import EXIT_CODES, add_store_options, journal_span
+from safekeeping.console import Console, Exit, Misused, Refused, add_output_options, carry_out, megabytes
 from safekeeping.redaction import Redaction
 
 _DESCRIPTION = """\
@@ -69,7 +69,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--env-file", metavar="FILE", type=Path, action="append", default=[], help="default: /etc/tenure/*.env"
     )
-    made.add_argument("--since", metavar="SPAN", default="24h", help="of journals, as in 2d or 90min (default: 24h)")
+    made.add_argument(
+        "--since",
+        metavar="SPAN",
+        type=journal_span,
+        default="24h",
+        help="of journals, as in 2d or 90min (default: 24h)",
+    )
     made.add_argument("--tasks", metavar="N", type=int, default=20, help="dead letters of each search (default: 20)")
     made.add_argument("--timeout", metavar="S", type=float, default=10.0, help="for each answer (default: 10)")
     made.add_argument("--max-mb", metavar="N", type=int, default=64, help="size before compression (default: 64)")
@@ -164,6 +170,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> Exit:
         raise Misused("--max-mb must be at least 1, --tasks at least 0, --timeout above 0")
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     out = arguments.out or Path(f"tenure-support-{socket.gethostname()}-{stamp}.tar.gz")
+    _check_out(out)
     redaction = Redaction()
     redaction.learn({"store": arguments.store})
     bytes_max = arguments.max_mb << 20
@@ -198,6 +205,18 @@ def _run(arguments: argparse.Namespace, console: Console) -> Exit:
     _report(out, bundle, console)
     console.document({"out": str(out), **facts})
     return Exit.DONE
+
+
+def _check_out(out: Path) -> None:
+    """Before minutes are spent on what couldn't be written."""
+    if not out.absolute().parent.is_dir():
+        raise Misused(f"--out {out}: {out.absolute().parent} is no directory")
+    if out.is_dir():
+        raise Misused(f"--out {out} is a directory; give the name of a file in it, as in {out / 'bundle.tar.gz'}")
+    if out.exists():
+        raise Refused(f"--out {out} is there already, and nothing is written over: give another name, or remove it")
+    if not os.access(out.absolute().parent, os.W_OK | os.X_OK):
+        raise Refused(f"--out {out}: {out.absolute().parent} can't be written by this user; give another --out")
 
 
 def _facts(bundle: _Bundle) -> dict[str, Any]:

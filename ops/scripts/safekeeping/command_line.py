@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
+import re
+import shutil
 from pathlib import Path
 
 from safekeeping.servers import EMBEDDED
 from tenure.common import paths
 
+# man systemd.time
+_JOURNAL_SPAN = re.compile(
+    r"(?:\d+ ?(?:s|sec|seconds?|m|min|minutes?|h|hr|hours?|d|days?|w|weeks?|M|months?|y|years?) ?)+"
+)
 EXIT_CODES = """\
 Exit codes:
     0  done, and what was made or looked at is good (or, with --dry-run, it could be done)
@@ -51,8 +59,38 @@ def add_server_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server-binary",
         metavar="PATH",
+        type=_program,
         help="server that copies are verified with (default: the embedded store's); it must read what the store wrote",
     )
+
+
+def count(text: str) -> int:
+    """An option's value that is a number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """An option's value that is a length of time."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+
+
+def journal_span(text: str) -> str:
+    """An option's value that is a length of time as journalctl reads it."""
+    if _JOURNAL_SPAN.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of time, as in 2d, 90min or 1h30min")
+    return text
+
+
+def _program(text: str) -> str:
+    found = shutil.which(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no program that can be run")
+    return os.path.abspath(found)
 
 
 def store_of(arguments: argparse.Namespace) -> tuple[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import enum
+import errno
 import json
 import sys
 import time
@@ -65,6 +66,11 @@ class Failed(Stop):
 
 class Damaged(Failed):
     """The files of a backup are not what they were when it was made, or not such as are made."""
+
+
+def is_no_room(error: Exception) -> bool:
+    """Whether a disk, or somebody's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class Console:

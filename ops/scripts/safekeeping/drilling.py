@@ -20,7 +20,7 @@ import redis
 
 from safekeeping import folder, making
 from safekeeping.choosing import Choice, choose
-from safekeeping.command_line import EXIT_CODES, add_store_options
+from safekeeping.command_line import EXIT_CODES, add_store_options, seconds
 from safekeeping.console import (
     Console,
     Damaged,
@@ -80,8 +80,8 @@ def parser() -> argparse.ArgumentParser:
     chosen.add_argument("--make", action="store_true", help="make one first, of the store that the options below name")
     add_store_options(made)
     made.add_argument("--scratch", metavar="DIR", type=Path, help="where the copy is brought up (default: $TMPDIR)")
-    made.add_argument("--rto-max", metavar="S", type=float, help="seconds that recovery may take")
-    made.add_argument("--rpo-max", metavar="S", type=float, help="seconds that the backup may be old")
+    made.add_argument("--rto-max", metavar="S", type=seconds, help="seconds that recovery may take")
+    made.add_argument("--rpo-max", metavar="S", type=seconds, help="seconds that the backup may be old")
     add_output_options(made)
     return made
 

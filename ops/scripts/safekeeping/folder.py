@@ -178,9 +178,12 @@ def held(folder: Path) -> Iterator[None]:
     """One backup into a folder at a time; clears away what runs that were killed have left.
 
     Raises:
-        Refused: Another run holds it.
+        Refused: Another run holds it, or it can't be made.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Refused(f"{folder} can't be made: {error.strerror}; give another folder") from None
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
@@ -206,7 +209,10 @@ def scratch_for(backup: Backup) -> Iterator[Path]:
 
 def begin(folder: Path) -> Path:
     """A new place for a backup that is being made."""
-    return Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
+    try:
+        return Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
+    except OSError as error:
+        raise Refused(f"{folder} can't be written: {error.strerror}; give another folder") from None
 
 
 def write_facts(path: Path, facts: dict[str, Any]) -> None:

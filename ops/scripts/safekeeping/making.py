@@ -15,7 +15,7 @@ import tenure
 from safekeeping import folder
 from safekeeping.appendonly import FOLDER, Moment, opened, write_copy
 from safekeeping.checking import check, prove_node, show_all
-from safekeeping.command_line import EXIT_CODES, add_store_options, store_of
+from safekeeping.command_line import EXIT_CODES, add_store_options, count, store_of
 from safekeeping.console import (
     Console,
     Exit,
@@ -24,6 +24,7 @@ from safekeeping.console import (
     Refused,
     add_output_options,
     carry_out,
+    is_no_room,
     megabytes,
 )
 from safekeeping.folder import Backup
@@ -78,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--keep",
         metavar="N",
-        type=_count,
+        type=count,
         default=KEEP_DEFAULT,
         help=f"delete what is older than the newest N verified backups; 0 keeps all (default: {KEEP_DEFAULT})",
     )
@@ -88,13 +89,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="show the backups in --to")
     add_output_options(made)
     return made
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("give a number, at least 0")
-    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,6 +106,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> Exit:
         raise Misused("say where to: --to DIR")
     if arguments.list:
         return show_all(arguments.to, console)
+    _check_target(arguments.to)
     done = False
     try:
         with source(*store_of(arguments), arguments.method) as store:
@@ -134,6 +129,16 @@ def _run(arguments: argparse.Namespace, console: Console) -> Exit:
     finally:
         if arguments.textfile_dir is not None and not arguments.dry_run:
             write_textfile(arguments.textfile_dir, arguments.to, ran_at_unix=time.time(), done=done)
+
+
+def _check_target(to: Path) -> None:
+    if (to / "master.lock").exists() or (to / "store" / FOLDER).is_dir():
+        raise Refused(f"--to {to} is a master's data directory: give a folder that holds backups, or a new one")
+    nearest = next(each for each in (to.absolute(), *to.absolute().parents) if each.exists())
+    if not nearest.is_dir():
+        raise Misused(f"--to {to}: {nearest} is a file; give a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise Refused(f"--to {to}: {nearest} can't be written by this user; give another folder")
 
 
 def _existing(path: Path) -> Path:
@@ -190,6 +195,7 @@ class _Making:
 
         Raises:
             Failed: No server can load what was copied.
+            Refused: There is no room for it.
         """
         for attempt in range(1, _TRIES + 1):
             partial = folder.begin(self.arguments.to)
@@ -199,6 +205,13 @@ class _Making:
                 if attempt == _TRIES:
                     raise
                 self.console.say(f"note: copying once more: {error}")
+            except OSError as error:
+                if not is_no_room(error):
+                    raise
+                raise Refused(
+                    f"--to {self.arguments.to} is full ({error.strerror}, after {megabytes(self.copied_bytes)} of "
+                    f"about {megabytes(self.store.size_bytes)}): make room, keep fewer, or give another --to"
+                ) from None
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         raise AssertionError("unreachable")

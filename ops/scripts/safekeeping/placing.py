@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -102,6 +103,20 @@ def aside_of(parent: Path, name: str) -> Path:
         number += 1
         aside = parent / f"{name}.before-restore-{stamp}-{number}"
     return aside
+
+
+def and_aside(target: Path) -> str:
+    """What placing something there will also do, to be put behind what it does."""
+    return ", and move aside what stands there" if target.exists() else ""
+
+
+def undo_of(target: Path, aside: Path | None) -> str:
+    """The command that undoes a placing, for a shell, where somebody with all rights may paste it; names may hold anything."""
+    place, away = shlex.quote(str(target.absolute())), shlex.quote(f"{target.absolute()}.restored")
+    if aside is None:
+        return f"rm -rf -- {place}"
+    # -T: where that name is taken (of an undo before) it fails, and doesn't move the one into the other.
+    return f"mv -T -- {place} {away} && mv -T -- {shlex.quote(str(aside.absolute()))} {place}"
 
 
 def _exchanged(one: Path, other: Path) -> bool:

@@ -20,7 +20,7 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from safekeeping.appendonly import FILE, MANIFEST, OnBytes, Part, write_manifest
-from safekeeping.console import Failed, Refused
+from safekeeping.console import Failed, Refused, is_no_room
 
 # The server waits some seconds for more replicas before it forks (repl-diskless-sync-delay), and says so each second.
 _SILENCE_SECONDS = 60.0
@@ -41,6 +41,7 @@ def write_snapshot(client: redis.Redis, target: Path, on_bytes: OnBytes) -> tupl
     Raises:
         Refused: The server doesn't send snapshots.
         Failed: It broke off.
+        OSError: The target has no room.
     """
     target.mkdir(mode=0o700)
     base = Part(f"{FILE}.1.base.rdb", 1, "b")
@@ -66,6 +67,8 @@ def write_snapshot(client: redis.Redis, target: Path, on_bytes: OnBytes) -> tupl
     except ResponseError as error:
         raise Refused(f"the server refuses to send a snapshot ({error}): {_REMEDY}") from None
     except (RedisError, OSError) as error:
+        if is_no_room(error):
+            raise
         raise Failed(f"the server broke the snapshot off: {error}") from None
     finally:
         connection.disconnect()

@@ -38,7 +38,7 @@ from safekeeping.console import (
 from safekeeping.folder import Backup
 from safekeeping.looks import look_at, merged
 from safekeeping.occupants import occupant_of, user_of
-from safekeeping.placing import aside_of, clear_away, give_up, narrowed, place, stage
+from safekeeping.placing import and_aside, aside_of, clear_away, give_up, narrowed, place, stage, undo_of
 from safekeeping.throwaway import Proof, check_memory, prove, serving
 from safekeeping.transfer import check_empty, transfer
 from tenure.common.directory_lock import DirectoryLock
@@ -135,14 +135,14 @@ class _Restoring:
         if self.arguments.dry_run:
             proof = self._proof_of_backup()
             changes = self._compare(data_dir / STORE, proof.read)
-            self.console.say(f"would put it at {data_dir / STORE}, and move aside what stands there")
+            self.console.say(f"would put it at {data_dir / STORE}{and_aside(data_dir / STORE)}")
             return self._report(changes, {}, [])
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _held(data_dir):
             for line in clear_away(data_dir, STORE):
                 self.console.say(f"note: {line}")
             changes, aside = self._replace(node, data_dir, STORE)
-        undo = [_undo(data_dir / STORE, aside)]
+        undo = [undo_of(data_dir / STORE, aside)]
         with contextlib.ExitStack() as unproved:  # it is there, whatever becomes of the check
             unproved.callback(self._say_undo, undo)
             checked, violations = asyncio.run(_start_check(data_dir, self.store))
@@ -159,7 +159,7 @@ class _Restoring:
             raise Refused(f"{target}: {user} works there; stop the server first, and whatever would start it again")
         if self.arguments.dry_run:
             self._proof_of_backup()
-            self.console.say(f"would put {node['name']} at {target / FOLDER}, and move aside what stands there")
+            self.console.say(f"would put {node['name']} at {target / FOLDER}{and_aside(target / FOLDER)}")
             return self._report(None, {}, [])
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
         for line in clear_away(target, FOLDER):
@@ -169,7 +169,7 @@ class _Restoring:
             f"start its server with --dir {shlex.quote(str(target))} --appendonly yes --appendfsync always "
             "--maxmemory-policy noeviction, and with the default appenddirname and appendfilename"
         )
-        return self._report(changes, {"aside": str(aside or "")}, [_undo(target / FOLDER, aside)])
+        return self._report(changes, {"aside": str(aside or "")}, [undo_of(target / FOLDER, aside)])
 
     def into_server(self, url: str) -> Exit:
         """A store that runs and is empty."""
@@ -361,15 +361,6 @@ def _check_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target).free
     if free < needed + _SPARE_BYTES:
         raise Refused(f"{target} has {megabytes(free)} free and {megabytes(needed + _SPARE_BYTES)} are needed")
-
-
-def _undo(target: Path, aside: Path | None) -> str:
-    """For a shell, where somebody with all rights may paste it; names may hold anything."""
-    place, away = shlex.quote(str(target.absolute())), shlex.quote(f"{target.absolute()}.restored")
-    if aside is None:
-        return f"rm -rf -- {place}"
-    # -T: where that name is taken (of an undo before) it fails, and doesn't move the one into the other.
-    return f"mv -T -- {place} {away} && mv -T -- {shlex.quote(str(aside.absolute()))} {place}"
 
 
 async def _start_check(data_dir: Path, store: dict[str, Any]) -> tuple[int, list[str]]:

@@ -1,0 +1,132 @@
+"""What backup, restore, drill and support-bundle refuse, by its name, and before anything is begun."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kept_store import KeptStore, run_here
+from safekeeping import bundling, console, drilling, making, restoring
+
+from tenure.common.directory_lock import DirectoryLock
+
+DONE, USAGE, REFUSED = 0, 2, 5
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that are run in this process leave its logs alone."""
+    monkeypatch.setattr(console, "configure_logs", lambda *_: None)
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[KeptStore]:
+    """A store of 40 tasks."""
+    made = await KeptStore.start(tmp_path / "server")
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("method", ["files", "replication"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_disk_that_fills_up_is_named_and_not_tried_again(
+    kept: KeptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, number: int
+) -> None:
+    tried = []
+
+    def full(descriptor: int) -> None:
+        tried.append(descriptor)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    to = tmp_path / "b"
+    said = await run_here(making.main, "--store", kept.server.url, "--to", to, "--method", method)
+    assert said.code == REFUSED, said
+    assert f"error: --to {to} is full ({os.strerror(number)}" in said.err
+    assert len(tried) == 1
+    assert list(to.iterdir()) == []
+
+
+async def test_where_no_backups_can_be_is_refused_by_name(kept: KeptStore, tmp_path: Path) -> None:
+    data, file = tmp_path / "master", tmp_path / "file"
+    file.write_text("x")
+    data.mkdir()
+    lock = DirectoryLock(data, "master.lock")
+    assert lock.acquire()
+    try:
+        told = [
+            (data, REFUSED, f"--to {data} is a master's data directory"),
+            (file, USAGE, f"{file} is a file"),
+            (file / "x", USAGE, f"{file} is a file"),
+            (Path("/proc/x"), REFUSED, "/proc/x can't be made"),
+        ]
+        before = sorted(data.iterdir())
+        for to, code, line in told:
+            said = await run_here(making.main, "--store", kept.server.url, "--to", to)
+            assert said.code == code, said
+            assert line in said.err or (str(to) in said.err and "can't be written" in said.err), said
+        assert sorted(data.iterdir()) == before
+    finally:
+        lock.release()
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "told"),
+    [
+        (making.main, ["--to", "b", "--keep", "x"], "argument --keep: 'x' is no whole number from 0"),
+        (making.main, ["--to", "b", "--keep", "-1"], "argument --keep: '-1' is no whole number from 0"),
+        (making.main, ["--to", "b", "--server-binary", "/nope"], "--server-binary: '/nope' is no program"),
+        (restoring.main, ["b", "--data-dir", "d", "--server-binary", "/nope"], "'/nope' is no program"),
+        (drilling.main, ["--from", "b", "--server-binary", "/nope"], "'/nope' is no program"),
+        (drilling.main, ["--from", "b", "--rto-max", "-3"], "--rto-max: '-3' is no number of seconds above 0"),
+        (drilling.main, ["--from", "b", "--rpo-max", "nan"], "--rpo-max: 'nan' is no number of seconds above 0"),
+        (bundling.main, ["--since", "5x"], "argument --since: '5x' is no length of time, as in 2d"),
+    ],
+)
+def test_what_an_option_cannot_be_is_said_at_the_start(
+    main: Callable[[list[str]], int], words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == USAGE
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("since", ["24h", "2d", "90min", "1h30min", "1h 30min", "2 weeks"])
+def test_spans_of_journals_are_taken(since: str) -> None:
+    assert bundling.parser().parse_args(["--since", since]).since == since
+
+
+async def test_a_bundle_writes_over_nothing(tmp_path: Path) -> None:
+    there = tmp_path / "b.tar.gz"
+    there.write_text("another")
+    cases: list[tuple[Any, int, str]] = [
+        (there, REFUSED, f"--out {there} is there already"),
+        (tmp_path, USAGE, f"--out {tmp_path} is a directory"),
+        (tmp_path / "no" / "b.tar.gz", USAGE, f"{tmp_path / 'no'} is no directory"),
+    ]
+    for out, code, told in cases:
+        for more in ([], ["--dry-run"]):
+            said = await run_here(bundling.main, "--out", out, *more)
+            assert said.code == code, said
+            assert told in said.err
+    assert there.read_text() == "another"
+
+
+async def test_a_plan_to_restore_says_what_is_moved_aside_only_if_something_is(
+    kept: KeptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (await run_here(making.main, "--store", kept.server.url, "--to", "b")).code == DONE
+    plan = ("b", "--data-dir", "data", "--dry-run")
+    said = await run_here(restoring.main, *plan)
+    assert "would put it at data/store\n" in said.out
+    done = await run_here(restoring.main, *plan[:-1])
+    assert done.code == DONE, done
+    assert f"to undo it, with no master running: rm -rf -- {tmp_path}/data/store\n" in done.out
+    said = await run_here(restoring.main, *plan)
+    assert "would put it at data/store, and move aside what stands there\n" in said.out
