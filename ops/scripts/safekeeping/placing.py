@@ -111,7 +111,7 @@ def and_aside(target: Path) -> str:
 
 
 def undo_of(target: Path, aside: Path | None) -> str:
-    """The command that undoes a placing, for a shell, where somebody with all rights may paste it; names may hold anything."""
+    """What undoes a placing, for a shell, where somebody with all rights may paste it; names may hold anything."""
     place, away = shlex.quote(str(target.absolute())), shlex.quote(f"{target.absolute()}.restored")
     if aside is None:
         return f"rm -rf -- {place}"

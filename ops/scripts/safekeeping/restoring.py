@@ -166,7 +166,7 @@ class _Restoring:
             self.console.say(f"note: {line}")
         changes, aside = self._replace(node, target, FOLDER)
         self.console.say(
-            f"start its server with --dir {shlex.quote(str(target))} --appendonly yes --appendfsync always "
+            f"start its server with --dir {shlex.quote(str(target.absolute()))} --appendonly yes --appendfsync always "
             "--maxmemory-policy noeviction, and with the default appenddirname and appendfilename"
         )
         return self._report(changes, {"aside": str(aside or "")}, [undo_of(target / FOLDER, aside)])

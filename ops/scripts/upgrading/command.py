@@ -161,7 +161,9 @@ def _upgrade(arguments: argparse.Namespace, console: Console) -> Exit:
             console.say("dry run: nothing was installed or changed, and the new version was not looked into")
             return Exit.KEPT
         look(client, processes.masters, change.prepare(console), console)
-        if not console.confirmed(f"upgrade in these {len(steps)} steps?", yes=arguments.yes):
+        if not console.confirmed(
+            f"upgrade in {len(steps)} step{'s' * (len(steps) != 1)}, as above?", yes=arguments.yes
+        ):
             console.say("nothing was changed")
             return Exit.BROKEN
         if arguments.backup_command:
