@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from processes import start_master
+from restarting.accounting import Accounting
 from restarting.console import Console
 from restarting.groups import Amount, Selector, batches_of, groups_of
 from restarting.master_target import LocalMaster
@@ -361,3 +362,10 @@ def test_the_probe_tells_errors_and_leaves_nothing(tmp_path: Path) -> None:
         assert "no master answers" in seen.errors[0]
     finally:
         master.remove()
+
+
+def test_a_run_that_stopped_before_its_end_does_not_read_as_a_success(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Console(as_json=False).report(Accounting(), unfinished=True) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "NOT DONE: it stopped before its end, see the error"
+    Console(as_json=False).report(Accounting())
+    assert capsys.readouterr().out.splitlines()[-1] == "kept: nothing was lost"

@@ -169,7 +169,10 @@ async def test_it_stops_at_the_first_trouble_and_goes_on_where_it_stopped(
     assert said.code == FAILED, said
     assert "error: worker w2 ended with status" in said.err
     assert "start it by hand" in said.err
-    assert "run the same command again: it leaves that out" in said.err
+    assert "NOT BACK: worker w2 is down; once it can, start it by hand:" in said.err
+    assert f"output to {broken.log_path}" in said.err
+    assert "TENURE_WORKER_WORKER_ID=w2" in said.err
+    assert "stopped: worker w2 is not back; to go on, run the same command again: it starts first what is" in said.err
     assert said.report["stopped"].startswith("worker w2 ended")
     first = pid_of(fleet.workers_ready[0])
     assert first != before[fleet.workers_ready[0]]

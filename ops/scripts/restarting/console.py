@@ -166,12 +166,15 @@ class Console:
             self.say(f"  {name}={shlex.quote(without_passwords(value))}")
         self.say(f"  {command_line(recipe.argv)}")
 
-    def report(self, accounting: Accounting, lines: Sequence[str] = (), **facts: Any) -> Exit:
+    def report(
+        self, accounting: Accounting, lines: Sequence[str] = (), *, unfinished: bool = False, **facts: Any
+    ) -> Exit:
         """The result, in full; returns the exit code that it means.
 
         Args:
             accounting: The result.
             lines: More of it, for people.
+            unfinished: It stopped before its end, and why was said.
             facts: The same, for the document.
         """
         if self._as_json:
@@ -179,10 +182,10 @@ class Console:
             document = {"kept": accounting.kept, **facts, **asdict(accounting), "states": states}
             sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         else:
-            self._print(accounting, lines)
+            self._print(accounting, lines, unfinished)
         return Exit.KEPT if accounting.kept else Exit.BROKEN
 
-    def _print(self, accounting: Accounting, lines: Sequence[str]) -> None:
+    def _print(self, accounting: Accounting, lines: Sequence[str], unfinished: bool) -> None:
         if accounting.states:
             self.say(f"{'the tasks known before':<24}{'before':>10}{'after':>10}")
             for state, (before, after) in accounting.states.items():
@@ -195,7 +198,10 @@ class Console:
             self.say(f"note: {note}")
         for breach in shortened(accounting.breaches):
             self.say(f"BROKEN: {breach}")
-        self.say("kept: nothing was lost" if accounting.kept else "a promise broke; see above")
+        kept = "kept: nothing was lost" if accounting.kept else "a promise broke; see above"
+        if unfinished:
+            kept = f"NOT DONE: it stopped before its end, see the error{'' if accounting.kept else '; a promise broke'}"
+        self.say(kept)
 
 
 def check_store(client: Client, accounting: Accounting, *, skip: bool) -> None:

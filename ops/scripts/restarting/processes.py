@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.05
 # Where a look is a call to a master.
 CALL_POLL_SECONDS = 0.25
 # The clocks behind a file's time and a process's start agree to about this.
-_CLOCK_SLACK_SECONDS = 2.0
+CLOCK_SLACK_SECONDS = 2.0
 _UNIT = re.compile(r"/(tenure[^/]*\.service)$")
 
 
@@ -111,6 +111,7 @@ class Running:
 
     Attributes:
         recipe: How it was started.
+        ready: The file that named it, if one did.
         exit_status: Set once it has ended, if the system still tells: None otherwise.
     """
 
@@ -127,6 +128,7 @@ class Running:
         if not any("tenure" in part for part in self.recipe.argv):
             raise CannotRestart(f"process {pid} is not Tenure's: {' '.join(self.recipe.argv)[:200]}")
         self.pid = pid
+        self.ready: Path | None = None
         self.exit_status: int | None = None
         _refuse_supervised(pid)
 
@@ -141,8 +143,9 @@ class Running:
             running = cls(ready.pid)
         except CannotRestart as error:
             raise CannotRestart(f"{ready.path} is left over: {error}") from None
-        if ready.path.stat().st_mtime < running.started_unix - _CLOCK_SLACK_SECONDS:
+        if ready.path.stat().st_mtime < running.started_unix - CLOCK_SLACK_SECONDS:
             raise CannotRestart(f"{ready.path} is left over: process {ready.pid} was started after it was written")
+        running.ready = ready.path
         return running
 
     @property
@@ -180,7 +183,7 @@ class Output:
         kept: Whether it stays open until this process ends, for one more successor.
 
     Attributes:
-        description: Where that is, for people. What can't be opened twice (the journal's socket) becomes /dev/null.
+        names: Where that is, of stdout and stderr. What can't be opened twice (the journal's socket) becomes /dev/null.
     """
 
     def __init__(self, running: Running | None, log: Path | None, *, kept: bool = False) -> None:
@@ -188,7 +191,22 @@ class Output:
         self._paths = [f"/proc/{running.pid if running else 0}/fd/{number}" for number in (1, 2)]
         self._log = log
         self._descriptors: list[int] = []
-        self.description = str(log) if log else " and ".join(dict.fromkeys(map(_output_name, self._paths)))
+        stdout, stderr = [str(log)] * 2 if log else map(_output_name, self._paths)
+        self.names = (stdout, stderr)
+
+    @classmethod
+    def at(cls, names: tuple[str, str], log: Path | None) -> Output:
+        """Where a process that has ended wrote to, by its :attr:`names`."""
+        output = cls(None, log)
+        if log is None:
+            output.names = names
+            output._paths = list(names)
+        return output
+
+    @property
+    def description(self) -> str:
+        """For people."""
+        return " and ".join(dict.fromkeys(self.names))
 
     def open(self) -> None:
         """Open it, while the process still runs: a pipe can't be opened any more once its last writer is gone.
@@ -281,7 +299,38 @@ def undisturbed() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if held:
+        _interrupt()
+
+
+@contextlib.contextmanager
+def finishing(what: str) -> Iterator[None]:
+    """Let the first Ctrl-C or hang-up stop only afterwards, so that what was begun is back; the next one stops at once,
+    if it isn't held back (:func:`undisturbed`).
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+        sys.stderr.write(f"finishing {what}, which is on its way, then will stop; Ctrl-C again leaves it\n")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        _interrupt()
+
+
+def _interrupt() -> None:
+    """What Ctrl-C does now that it is held back no more."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
         raise KeyboardInterrupt
+    handler(signal.SIGINT, None)
 
 
 def wait_until(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from restarting.groups import Amount, Selector
 from restarting.master_target import Patience
 from restarting.plan import Processes, make_steps, moment
 from restarting.probe import Probe, Seen
-from restarting.processes import CannotRestart, RestartFailed
+from restarting.processes import CannotRestart, RestartFailed, finishing
 from restarting.recovery import await_recovery
 from restarting.run_record import RunRecord, default_directory
 from restarting.snapshot import Snapshot, read_evidence, take_snapshot
 from restarting.steps import Rolling, Step, WorkersStep
+from restarting.stopped import start_again
 from restarting.templates import naming, template
 from tenure.client import Client
 from tenure.common.errors import TenureError
@@ -37,8 +39,8 @@ _PATIENCE_SECONDS = 30.0
 # Where it was stopped, nobody may answer for long.
 _ABANDONED_SECONDS = 2.0
 _GO_ON = (
-    "stopped; what was restarted so far is back. To go on, run the same command again: it leaves that out "
-    "(--anew would begin from the start)"
+    "to go on, run the same command again: it starts first what is down, and leaves out what was restarted already "
+    "(--anew would restart that, too)"
 )
 _KINDS = ("masters", "workers", "store")
 
@@ -163,20 +165,28 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
-    processes = Processes.read(arguments)
-    addresses = master_addresses(arguments.master, processes.addresses)
     record = RunRecord(arguments.state_dir, "rolling-restart")
-    with Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client:
+    with contextlib.ExitStack() as held:
         if arguments.dry_run:
             record.read()
-            steps = _what_is_left(arguments, processes, addresses, client, record, console)
-            _say_plan(console, client, steps, in_full=True)
-            console.say("dry run: nothing was changed")
-            return Exit.KEPT
-        with record:
-            steps = _what_is_left(arguments, processes, addresses, client, record, console)
+            _say_what_is_down(arguments, record, console)
+            started: list[str] = []
+        else:
+            held.enter_context(record)
+            started, back = start_again(record.stopped, arguments.ready_timeout, arguments.log, console)
+            record.is_back([*started, *back])
+        processes = Processes.read(arguments)
+        addresses = master_addresses(arguments.master, processes.addresses)
+        with Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client:
+            steps = _what_is_left(arguments, processes, addresses, client, record, started, console)
+            if arguments.dry_run:
+                _say_plan(console, client, steps, in_full=True)
+                console.say("dry run: nothing was changed")
+                return Exit.KEPT
             before = _say_plan(console, client, steps, in_full=False)
-            if not console.confirmed(f"go on with these {len(steps)} steps?", yes=arguments.yes):
+            if not console.confirmed(
+                f"go on with {len(steps)} step{'s' * (len(steps) != 1)}, as above?", yes=arguments.yes
+            ):
                 console.say("nothing was changed")
                 return Exit.BROKEN
             console.changing = True
@@ -189,15 +199,25 @@ def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
             return roll(rolling, steps, record, before, addresses, arguments)
 
 
+def _say_what_is_down(arguments: argparse.Namespace, record: RunRecord, console: Console) -> None:
+    """For a dry run, which starts nothing: what is planned then is the rest."""
+    for stopped in record.stopped:
+        if not stopped.still_runs and stopped.ready_pid is None:
+            console.say(f"{stopped.name} was left down by a run that was broken off, and would be started first")
+            stopped.describe(console, arguments.log)
+            arguments.ready_file = [path for path in arguments.ready_file if path.absolute() != stopped.ready]
+
+
 def _what_is_left(
     arguments: argparse.Namespace,
     processes: Processes,
     addresses: str,
     client: Client,
     record: RunRecord,
+    started: Collection[str],
     console: Console,
 ) -> list[Step]:
-    """The steps, without what a run that was broken off has done."""
+    """The steps, without what a run that was broken off has done, and what was ``started`` after it just now."""
     if arguments.anew:
         record.forget()
     steps, left_out = make_steps(arguments, processes, addresses, client)
@@ -206,6 +226,9 @@ def _what_is_left(
         identities = step.identities()
         done = {name for name in step.names if record.has_done(name, identities.get(name, ""))}
         left_out += [f"{name} was restarted by the run that began at {record.begun}" for name in sorted(done)]
+        now = {name for name in step.names if name in started} - done
+        left_out += [f"{name} was started just now" for name in sorted(now)]
+        done |= now
         if isinstance(step, WorkersStep):
             targets = [target for target, name in zip(step.targets, step.names, strict=True) if name not in done]
             if targets:
@@ -226,7 +249,7 @@ def _say_plan(console: Console, client: Client, steps: Sequence[Step], *, in_ful
             step.describe(console)
     console.say(
         f"before: {len(before.tasks)} tasks, {len(before.held())} of them under a lease, "
-        f"{len(before.workers)} live workers; {len(steps)} steps"
+        f"{len(before.workers)} live workers; {len(steps)} step{'s' * (len(steps) != 1)}"
     )
     return before
 
@@ -252,16 +275,18 @@ def roll(
             console.say(f"step {number} of {len(steps)}: {step.title}")
             if probe is not None:
                 probe.step = step.title
-            step.carry_out(rolling)
-            for name, identity in step.identities().items():
-                record.note(name, identity)
+            with finishing(step.title):
+                record.will_stop(step.stopped())
+                step.carry_out(rolling)
+                for name, identity in step.identities().items():
+                    record.note(name, identity)
         if probe is not None:
             probe.step = "the end"
         complete = True
     except (RestartFailed, CannotRestart, TenureError) as error:
         failure = error
     except KeyboardInterrupt:
-        console.say(_GO_ON)
+        _say_what_is_not_back(console, record, arguments)
         raise
     finally:
         if probe is not None:
@@ -270,12 +295,21 @@ def roll(
         record.finish()
     else:
         console.fail(failure, Exit.FAILED)
-        console.say(_GO_ON)
+        _say_what_is_not_back(console, record, arguments)
     accounting = give_account(rolling, before, arguments, complete=failure is None)
     if accounting is None:
         return Exit.FAILED
     result = report(console, accounting, seen, time.monotonic() - began, steps, failure)
     return Exit.FAILED if failure is not None else result
+
+
+def _say_what_is_not_back(console: Console, record: RunRecord, arguments: argparse.Namespace) -> None:
+    """Of a run that is broken off: what it leaves."""
+    left = [sentence for stopped in record.stopped if (sentence := stopped.describe(console, arguments.log))]
+    if left:
+        console.say(f"stopped: {'; '.join(left)}; {_GO_ON}")
+    else:
+        console.say(f"stopped; of what runs here nothing is down; {_GO_ON}")
 
 
 def give_account(
@@ -323,6 +357,7 @@ def report(
         accounting,
         lines,
         steps=[step.title for step in steps],
+        unfinished=failure is not None,
         stopped=str(failure) if failure is not None else "",
         clients=asdict(seen) if seen is not None else None,
         duration_seconds=round(duration_seconds, 3),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from restarting.processes import AnotherRun, CannotRestart
+from restarting.stopped import Stopped
 from tenure.common.directory_lock import DirectoryLock
 from tenure.common.paths import data_home
 
@@ -23,7 +27,8 @@ class RunRecord:
     """Held by one run at a time (``with``); the operating system gives it back however the run ends.
 
     Of a run that did not get to its end a file stays: which targets it restarted, and who they were afterwards. The
-    next run leaves out those that still are the same.
+    next run leaves out those that still are the same. And which it had stopped or was about to, with all that starting
+    them takes, environment included: the file is for its user alone.
 
     Args:
         directory: Made if need be.
@@ -36,6 +41,7 @@ class RunRecord:
         self._lock: DirectoryLock | None = None
         self._begun_unix = time.time()
         self._done: dict[str, str] = {}
+        self._stopped: dict[str, Stopped] = {}
 
     def __enter__(self) -> Self:
         """Raises AnotherRun; CannotRestart if the directory can't be used."""
@@ -78,13 +84,14 @@ class RunRecord:
             content = json.loads(self._path.read_text())
             self._begun_unix = float(content["begun_unix"])
             self._done = {str(name): str(identity) for name, identity in content["done"].items()}
+            self._stopped = {each.name: each for each in map(Stopped.read, content.get("stopped", []))}
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise CannotRestart(f"{self._path} is no record of a run ({error!r}): delete it") from None
 
     def forget(self) -> None:
-        """Begin from the start."""
+        """Begin from the start. What is down stays noted."""
         self._begun_unix = time.time()
         self._done = {}
 
@@ -95,8 +102,40 @@ class RunRecord:
     def note(self, target: str, identity: str) -> None:
         """The target is back, as this one."""
         self._done[target] = identity
+        self._stopped.pop(target, None)
+        self._write()
+
+    @property
+    def stopped(self) -> list[Stopped]:
+        """What was stopped, or was about to be, and was not seen back."""
+        return list(self._stopped.values())
+
+    def will_stop(self, processes: Sequence[Stopped]) -> None:
+        """These are about to be stopped: from here on, how they are started stands in the file."""
+        if processes:
+            self._stopped |= {each.name: each for each in processes}
+            self._write()
+
+    def is_back(self, names: Sequence[str]) -> None:
+        """These run again; whether they are to be restarted is another matter."""
+        if names:
+            for name in names:
+                self._stopped.pop(name, None)
+            self._write()
+
+    def _write(self) -> None:
         scratch = self._path.with_name(self._path.name + ".part")
-        scratch.write_text(json.dumps({"begun_unix": self._begun_unix, "done": self._done}) + "\n")
+        with contextlib.suppress(FileNotFoundError):
+            scratch.unlink()
+        content = {
+            "begun_unix": self._begun_unix,
+            "done": self._done,
+            "stopped": [each.written() for each in self._stopped.values()],
+        }
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(json.dumps(content) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         scratch.replace(self._path)
 
     def finish(self) -> None:

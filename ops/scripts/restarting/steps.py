@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from restarting.console import Console
-from restarting.master_target import MasterTarget, Patience, master_id
+from restarting.master_target import LocalMaster, MasterTarget, Patience, master_id
 from restarting.processes import CALL_POLL_SECONDS, RestartFailed, wait_until
 from restarting.recovery import await_recovery
 from restarting.snapshot import Snapshot
+from restarting.stopped import Stopped
 from restarting.store_target import StoreTarget
-from restarting.worker_target import WorkerTarget, restart_together
+from restarting.worker_target import LocalWorker, WorkerTarget, restart_together
 from tenure.client import Client
 from tenure.common.errors import TenureError
 
@@ -72,6 +73,9 @@ class Step(Protocol):
     def identities(self) -> dict[str, str]:
         """By name: of the process that is the target now; '' if that can't be told."""
 
+    def stopped(self) -> list[Stopped]:
+        """Processes of this machine that it is about to stop, and starts again itself."""
+
     def describe(self, console: Console) -> None:
         """Say what is about to be done."""
 
@@ -99,6 +103,13 @@ class MasterStep:
         """See Step."""
         with Client(self.target.address, timeout_seconds=_GLANCE_SECONDS) as glance:
             return {self.title: master_id(glance)}
+
+    def stopped(self) -> list[Stopped]:
+        """See Step."""
+        target = self.target
+        if not isinstance(target, LocalMaster) or target.running is None:
+            return []
+        return [Stopped.of(self.title, target.running, target.recipe, target.output)]
 
     def describe(self, console: Console) -> None:
         """See Step."""
@@ -139,6 +150,14 @@ class WorkersStep:
         instances = {worker.worker_id: worker.instance_id for worker in self.client.workers(include_gone=True)}
         return {f"worker {target.worker_id}": instances.get(target.worker_id, "") for target in self.targets}
 
+    def stopped(self) -> list[Stopped]:
+        """See Step."""
+        return [
+            Stopped.of(name, target.running, target.recipe, target.output)
+            for name, target in zip(self.names, self.targets, strict=True)
+            if isinstance(target, LocalWorker)
+        ]
+
     def describe(self, console: Console) -> None:
         """See Step."""
         for target in self.targets:
@@ -175,6 +194,10 @@ class StoreStep:
     def identities(self) -> dict[str, str]:
         """See Step."""
         return {self.target.name: self.target.identity()}
+
+    def stopped(self) -> list[Stopped]:
+        """See Step: a store is started by somebody else."""
+        return []
 
     def describe(self, console: Console) -> None:
         """See Step."""

@@ -1,0 +1,143 @@
+"""A rolling-restart that is broken off leaves nothing down for good: it finishes it, or the next run does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+from ops_scripts import FAILED, KEPT, Scripts, pid_of
+from processes import eventually, is_alive
+from rolling_scene import Fleet
+
+INTERRUPTED = 130
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """A master and two workers."""
+    made = await Fleet(tmp_path).start(masters=1, workers=2)
+    yield made
+    for path in made.workers_ready:
+        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
+            process = psutil.Process(pid_of(path))
+            for each in [*process.children(recursive=True), process]:
+                each.kill()
+    await made.destroy()
+
+
+def is_told_to_end(pid: int) -> bool:
+    """Whether a SIGTERM waits for this process, which is stopped."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+    return bool(int(lines["ShdPnd"], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.slow
+async def test_ctrl_c_finishes_the_worker_that_is_on_its_way(fleet: Fleet, scripts: Scripts, tmp_path: Path) -> None:
+    before = [pid_of(path) for path in fleet.workers_ready]
+    options = ("workers", "--ready-file", *fleet.ready_files, "--state-dir", tmp_path / "state")
+    process = await scripts.start("rolling-restart", *options)
+    assert process.stdout is not None
+    while b"and started again" not in (line := await process.stdout.readline()):
+        assert line, "it ended before it started a worker again"
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert process.returncode == INTERRUPTED, (out, err)
+    assert b"finishing workers w1, which is on its way, then will stop; Ctrl-C again leaves it" in err
+    assert b"stopped; of what runs here nothing is down" in out
+    assert b"w1: live again after" in out
+    first, second = (pid_of(path) for path in fleet.workers_ready)
+    assert is_alive(first)
+    assert first != before[0]
+    assert second == before[1]
+
+    said = await scripts("rolling-restart", *options)
+    assert said.code == KEPT, said
+    assert "left out: worker w1 was restarted by the run that began at " in said.out
+    assert pid_of(fleet.workers_ready[0]) == first
+    assert pid_of(fleet.workers_ready[1]) != second
+
+
+@pytest.mark.slow
+async def test_a_second_ctrl_c_leaves_it_and_says_what_is_not_back(
+    fleet: Fleet, scripts: Scripts, tmp_path: Path
+) -> None:
+    ready = fleet.workers_ready[0]
+    options = ("workers", "--ready-file", *fleet.ready_files, "--state-dir", tmp_path / "state")
+    process = await scripts.start("rolling-restart", *options)
+    assert process.stdout is not None
+    while b"and started again" not in (line := await process.stdout.readline()):
+        assert line, "it ended before it started a worker again"
+    (started,) = [each for each in psutil.Process(process.pid).children() if "tenure.worker" in each.cmdline()]
+    started.suspend()
+    try:
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert b"Ctrl-C again leaves it" in await process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+    finally:
+        started.resume()
+    assert process.returncode == INTERRUPTED, (out, err)
+    assert f"not back yet: worker w1: pid {started.pid} was started".encode() in out
+    assert b"stopped: worker w1 is not back yet; to go on" in out
+
+    said = await scripts("rolling-restart", *options)
+    assert said.code == KEPT, said
+    assert is_alive(pid_of(ready))
+
+
+@pytest.mark.slow
+async def test_what_a_killed_run_left_down_is_started_first_by_the_next(
+    fleet: Fleet, scripts: Scripts, tmp_path: Path
+) -> None:
+    ready, worker = fleet.workers_ready[0], fleet.workers[0]
+    state = tmp_path / "state"
+    record = state / "rolling-restart.json"
+    second = pid_of(fleet.workers_ready[1])
+    environ = psutil.Process(worker.pid).environ()
+    options = ("workers", "--ready-file", *fleet.ready_files, "--state-dir", state)
+
+    # It can't end before the run that stops it has been killed.
+    worker.signal(signal.SIGSTOP)
+    process = await scripts.start("rolling-restart", *options)
+    await eventually(lambda: is_told_to_end(worker.pid), what="a SIGTERM")
+    process.kill()
+    await process.communicate()
+    worker.signal(signal.SIGCONT)
+    await worker.wait()
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600, "it has the environment, and what is secret there"
+    assert [each["name"] for each in json.loads(record.read_text())["stopped"]] == ["worker w1"]
+
+    said = await scripts("rolling-restart", *options, "--dry-run")
+    assert said.code == KEPT, said
+    assert "worker w1 was left down by a run that was broken off, and would be started first" in said.out
+    assert f"output to {worker.log_path}" in said.out
+
+    # It can't come back yet: nothing else is touched, and nothing is forgotten.
+    elsewhere = worker.work_dir.rename(tmp_path / "elsewhere")
+    worker.work_dir.write_text("no folder")
+    said = await scripts("rolling-restart", *options)
+    assert said.code == FAILED, said
+    assert "ended after its start" in said.err
+    assert "NOT BACK: worker w1 is down" in said.out
+    assert pid_of(fleet.workers_ready[1]) == second
+    worker.work_dir.unlink()
+    elsewhere.rename(worker.work_dir)
+
+    said = await scripts("rolling-restart", *options)
+    assert said.code == KEPT, said
+    assert "worker w1 was left down by a run that was broken off: it is started first" in said.out
+    assert "left out: worker w1 was started just now" in said.out
+    again = psutil.Process(pid_of(ready))
+    assert again.environ() == environ
+    assert await asyncio.to_thread(os.readlink, f"/proc/{again.pid}/fd/1") == str(worker.log_path)
+    assert pid_of(fleet.workers_ready[1]) != second
+    assert not record.exists()
