@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from restarting.processes import (
     CannotRestart,
     Output,
+    Ready,
     Recipe,
     Running,
     reachable,
@@ -140,3 +142,20 @@ def test_ctrl_c_waits_until_the_step_is_done(capsys: pytest.CaptureFixture[str])
         step()
     assert done
     assert capsys.readouterr().err == "will stop after this step\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"grpc": "h:1"}', "is no ready file: it has no 'pid'"),
+        ('{"pid": 1}', "is no ready file: it has no 'grpc'"),
+        ("[]", "is no ready file: that is JSON with pid and grpc"),
+        ('{"pid": "x", "grpc": ""}', "is no ready file: that is JSON with pid and grpc"),
+        ("no JSON", "is no ready file: that is JSON with pid and grpc"),
+    ],
+)
+def test_what_is_no_ready_file_is_told_in_words(text: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "ready.json"
+    path.write_text(text)
+    with pytest.raises(CannotRestart, match=re.escape(why)):
+        Ready.read(path)

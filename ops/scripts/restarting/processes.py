@@ -62,8 +62,12 @@ class Ready:
             return cls(path.absolute(), int(facts["pid"]), str(facts.get("worker_id", "")), str(facts["grpc"]))
         except FileNotFoundError:
             raise CannotRestart(f"{path} is not there: nothing runs, or it was started without --ready-file") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CannotRestart(f"{path} is no ready file: {error!r}") from None
+        except OSError as error:
+            raise CannotRestart(f"{path} can't be read: {error.strerror}") from None
+        except KeyError as error:
+            raise CannotRestart(f"{path} is no ready file: it has no {error}") from None
+        except (ValueError, TypeError):
+            raise CannotRestart(f"{path} is no ready file: that is JSON with pid and grpc, by --ready-file") from None
 
 
 @dataclass(frozen=True)
