@@ -145,6 +145,9 @@ def transitions(fleet: Fleet) -> list[dict[str, Any]]:
 
 async def _replay(fleet: Fleet, history: History, records: list[TaskRecord]) -> None:
     """Send again what was sent before, and what no one may send: nothing may change by it (I7)."""
+    # The first equal submission of a task that has its result saves the work of it, which is counted once
+    # (docs/compute-time.md). That is no request sent again; the second one is.
+    await _resubmit(fleet, history, records)
     before = await asyncio.to_thread(_dump, fleet)
     await _resubmit(fleet, history, records)
     leases = [event for event in history.events if event["what"] == "lease"]

@@ -282,7 +282,8 @@ async def test_half_a_record_at_the_end_is_left_out(kept: KeptStore, tmp_path: P
 
 
 async def test_ctrl_c_ends_it_with_its_server(scripts: Scripts, tmp_path: Path) -> None:
-    kept = await KeptStore.start(tmp_path / "server", ballast_mb=32)
+    # So much that its verification isn't over before the signal.
+    kept = await KeptStore.start(tmp_path / "server", ballast_mb=160)
     try:
         process = await scripts.start("backup", "--store", kept.server.url, "--to", tmp_path / "b")
         await eventually(lambda: list((tmp_path / "b").glob(".partial-*/.view-*")), what="the verification")

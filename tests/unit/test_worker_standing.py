@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,7 +59,8 @@ def holdings(*states: SlotState, runs: int = 0, spooled: int = 0, is_open: bool 
     ],
 )
 def test_it_says_what_it_does_and_what_keeps_it_from_more(way: Any, held: Any, leaving: bool, text: str) -> None:
-    assert standing(way, held, leaving) == text
+    # How long the contact has been lost depends on when pytest made the parameters.
+    assert re.sub(r"for \d+ s,", "for 0 s,", standing(way, held, leaving)) == text
 
 
 @pytest.mark.parametrize(
