@@ -195,7 +195,10 @@ async def test_streams_by_how_they_ended(
 
     async def ended() -> bool:
         grown = await growth(master, before, "tenure_rpc_streams_total", "method", "code")
-        return grown == {("Session", "OK"): 1, ("Session", "CANCELLED"): 1, ("Watch", "NOT_FOUND"): 1}
+        # At least: the master is shared, and a session of a test before this one may end just now. And a stream that
+        # broke may be read to its end before it is seen to be cancelled.
+        sessions = grown.get(("Session", "OK"), 0) + grown.get(("Session", "CANCELLED"), 0)
+        return sessions >= 2 and grown.get(("Session", "OK"), 0) >= 1 and grown.get(("Watch", "NOT_FOUND"), 0) >= 1
 
     await eventually(ended, what="the streams' ends")
 
