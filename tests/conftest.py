@@ -18,10 +18,11 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.fixture(autouse=True)
 def _logs_as_they_were() -> Iterator[None]:
     """Code under test may set up logs for its process; pytest closes the streams that they then write to."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    root, client = logging.getLogger(), logging.getLogger("tenure.client")
+    handlers, level, client_level = root.handlers[:], root.level, client.level
     yield
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
     root.handlers[:] = handlers
     root.setLevel(level)
+    client.setLevel(client_level)
