@@ -115,6 +115,9 @@ class TcpRelay:
         finally:
             for copy in copies:
                 copy.cancel()
+            # Before anything is waited for: a cut may come right now.
+            for each in (writer, up_writer):
+                each.close()
             await asyncio.gather(*copies, return_exceptions=True)
             await asyncio.gather(_close(writer), _close(up_writer))
 
