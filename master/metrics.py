@@ -214,7 +214,11 @@ class MasterMetrics:
         self.rpc_streams_open = self._gauge(
             "tenure_rpc_streams_open", "Open streams of this master", ["method"], join="sum"
         )
-        self.rpc_streams_ended = self._counter("tenure_rpc_streams", "Streams that ended", ["method", "code"])
+        self.rpc_streams_ended = self._counter(
+            "tenure_rpc_streams",
+            "Streams that ended; one that breaks is CANCELLED, or OK where its end was read first",
+            ["method", "code"],
+        )
         self.watchers = self._gauge("tenure_watchers", "Open watches", join="sum")
         self.claim_seconds = self._histogram(
             "tenure_claim_seconds", "From wanting to claim until granted or not", buckets=_FAST_SECONDS
