@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import ARCHITECTURE
-from processes import MasterProcess, start_master
+from processes import MasterProcess, eventually, start_master
 from worker_process import WorkerProcess
 
 from tenure.client import Client, TaskRecord
@@ -51,13 +51,18 @@ class Fleet:
         return [self.root / f"{worker.name}.ready" for worker in self.workers]
 
     async def start(self, masters: int, workers: int, **master_settings: Any) -> Fleet:
-        """Start them, and wait until they serve."""
+        """Start them, and wait until they serve and a master has heard every worker, which can be later."""
         settings = {"lease_ttl_seconds": 6, "heartbeat_seconds": 0.5, **master_settings}
         for number in range(masters):
             self.masters.append(await asyncio.to_thread(start_master, self.root / f"master-{number}", **settings))
         self.workers += [WorkerProcess(self.root, f"w{number}") for number in range(1, workers + 1)]
         await asyncio.gather(*(worker.start(self.addresses) for worker in self.workers))
+        for worker in self.workers:
+            await eventually(lambda name=worker.name: self._is_registered(name), what=f"{worker.name} at a master")
         return self
+
+    def _is_registered(self, worker_id: str) -> bool:
+        return any(master.logged("worker.register", worker=worker_id) for master in self.masters)
 
     async def destroy(self) -> None:
         """End what was started here; what scripts have started is ended by its ready file (conftest.py)."""

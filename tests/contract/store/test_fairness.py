@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -333,6 +334,8 @@ class TestCost:
             spent = []
             for end in (scene.complete, scene.fail, scene.release, scene.renew):
                 (grant,) = await scene.claim()
+                # A run of less than a millisecond would write no compute time.
+                await asyncio.sleep(0.002)
                 before = await self.commands(scene)
                 await end(grant)
                 spent.append(await self.commands(scene) - before)
