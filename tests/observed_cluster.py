@@ -65,6 +65,7 @@ class ObservedCluster(Cluster):
         external: bool | Mapping[str, str] = False,
         factor: float = 60,
         replacing: Mapping[str, Mapping[str, str]] | None = None,
+        external_labels: Mapping[str, str] | None = None,
         **master_settings: Any,
     ) -> ObservedCluster:
         """Start it, without workers, and wait until Prometheus has scraped every master.
@@ -75,12 +76,13 @@ class ObservedCluster(Cluster):
             external: Whether the store is a server of its own; a mapping is more of its configuration.
             factor: See :class:`PrometheusServer`.
             replacing: See :class:`PrometheusServer`.
+            external_labels: See :class:`PrometheusServer`.
             master_settings: For every master.
         """
         assert masters == 1 or external is not False, "an embedded store has one master"
         settings = external if isinstance(external, Mapping) else {}
         store = StoreServer(root / "store", **settings).start() if external is not False else None
-        prometheus = PrometheusServer(root / "prometheus", factor, replacing)
+        prometheus = PrometheusServer(root / "prometheus", factor, replacing, external_labels=external_labels)
         await asyncio.to_thread(prometheus.start)
         cluster = await asyncio.to_thread(cls, root, prometheus, store, **master_settings)
         for _ in range(masters - 1):

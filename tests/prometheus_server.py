@@ -39,6 +39,8 @@ from tools import tool
 OPS_FOLDER = Path(__file__).resolve().parents[1] / "ops" / "prometheus"
 # Far above what anything takes: a test that waits this long has failed.
 DEADLINE_SECONDS = 90.0
+# Whom it tells of alerts, among what it scrapes.
+_ALERTMANAGERS = "alertmanagers"
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = r"(\d+)(ms|[smhd])"
 # A rate needs two samples in its window, and one scrape may be late.
@@ -72,6 +74,7 @@ class PrometheusServer:
         replacing: By alert: texts in its expression, and what stands there instead.
         scrape_interval_ms: How often it scrapes and evaluates; by default as in prometheus.yml over ``factor``, but no
             oftener than twice a second.
+        external_labels: That its alerts have when they leave it.
     """
 
     def __init__(
@@ -80,11 +83,13 @@ class PrometheusServer:
         factor: float = 60,
         replacing: Mapping[str, Mapping[str, str]] | None = None,
         scrape_interval_ms: int | None = None,
+        external_labels: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder
         self._factor = factor
         self._replacing = dict(replacing or {})
         self._config: dict[str, Any] = yaml.safe_load((OPS_FOLDER / "prometheus.yml").read_text())
+        self._config["global"]["external_labels"] = dict(external_labels or {})
         regular_ms = duration_ms(self._config["global"]["scrape_interval"])
         self.interval_ms = scrape_interval_ms or max(500, round(regular_ms / factor))
         self._process: subprocess.Popen[bytes] | None = None
@@ -132,6 +137,13 @@ class PrometheusServer:
         beside = file.with_suffix(".new")
         beside.write_text(yaml.safe_dump([{"targets": list(addresses), "labels": dict(labels or {})}]))
         beside.rename(file)
+
+    async def alert(self, addresses: Sequence[str]) -> None:
+        """From now on these Alertmanagers are told; waits until it knows them."""
+        self.scrape(_ALERTMANAGERS, addresses)
+        await self.until(
+            lambda: len(self.get("alertmanagers")["activeAlertmanagers"]) == len(addresses), "its Alertmanagers"
+        )
 
     def add_rules(self, name: str, groups: Sequence[Mapping[str, Any]]) -> None:
         """Have it evaluate these, too, as they are; none takes them away again."""
@@ -241,6 +253,10 @@ class PrometheusServer:
             file.write_text("[]")
             scrape.pop("static_configs", None)
             scrape["file_sd_configs"] = [{"files": [file.name], "refresh_interval": "1s"}]
+        for alertmanager in config["alerting"]["alertmanagers"]:
+            file = self._targets_file(_ALERTMANAGERS)
+            file.write_text("[]")
+            alertmanager["file_sd_configs"] = [{"files": [file.name], "refresh_interval": "1s"}]
         (self._folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         shutil.rmtree(self._folder / "rules", ignore_errors=True)
         (self._folder / "rules").mkdir()

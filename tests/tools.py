@@ -13,6 +13,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "amtool": "prometheus-alertmanager",
+    "prometheus-alertmanager": "prometheus-alertmanager",
     "chromium": "chromium",
     "shellcheck": "shellcheck",
     "systemctl": "systemd",

@@ -22,7 +22,7 @@ from tenure.worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 OPS = ROOT / "ops"
-COMPOSE_FILES = [OPS / "compose.yaml", OPS / "compose.gpu.yaml"]
+COMPOSE_FILES = [OPS / "compose.yaml", OPS / "compose.gpu.yaml", OPS / "compose.alerts.yaml"]
 
 
 def interpolated(path: Path) -> str:
@@ -34,7 +34,9 @@ def interpolated(path: Path) -> str:
 
 COMPOSE: dict[str, Any] = yaml.safe_load(interpolated(OPS / "compose.yaml"))
 GPU: dict[str, Any] = yaml.safe_load(interpolated(OPS / "compose.gpu.yaml"))
+ALERTED: dict[str, Any] = yaml.safe_load(interpolated(OPS / "compose.alerts.yaml"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+WHOLE_SERVICES = {**SERVICES, "alertmanager": ALERTED["services"]["alertmanager"]}
 DOCKERFILES = sorted((OPS / "docker").glob("Dockerfile.*[!e]"))
 
 
@@ -59,7 +61,7 @@ def test_it_keeps_to_the_compose_specification(path: Path) -> None:
     """A misspelt key would be refused, or worse, ignored."""
     content = yaml.safe_load(interpolated(path))
     compose_spec.PyCompose.from_yaml(yaml.safe_dump(content)).validate()
-    content["services"]["worker"]["memory_limit"] = "4g"
+    next(iter(content["services"].values()))["memory_limit"] = "4g"
     with pytest.raises(ValueError, match="memory_limit"):
         compose_spec.PyCompose.from_yaml(yaml.safe_dump(content))
 
@@ -69,9 +71,9 @@ def test_there_are_a_store_two_masters_workers_and_eyes() -> None:
     assert SERVICES["worker"]["scale"] == 2
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", WHOLE_SERVICES)
 def test_a_service_is_well_formed(name: str) -> None:
-    service = SERVICES[name]
+    service = WHOLE_SERVICES[name]
     assert "build" in service or re.search(r":v?\d+\.\d+", service["image"]), "an image of others is pinned"
     assert service["restart"] == "unless-stopped"
     assert service["read_only"] is True
@@ -83,7 +85,7 @@ def test_a_service_is_well_formed(name: str) -> None:
         assert port.startswith("127.0.0.1:"), "there is no authentication: published to this machine only"
     for mount in service.get("volumes", []):
         source = mount.split(":")[0]
-        assert source in COMPOSE["volumes"] or (OPS / source).exists(), source
+        assert source in COMPOSE["volumes"] | ALERTED["volumes"] or (OPS / source).exists(), source
     for other in service.get("depends_on", []):
         assert other in SERVICES
     assert set(service["networks"]) <= set(COMPOSE["networks"])
@@ -163,6 +165,23 @@ def test_prometheus_finds_all_of_them() -> None:
         for name in discovery["names"]
     }
     assert found == {("master-1", 9151), ("master-2", 9151), ("worker", 9152)}
+
+
+def test_prometheus_tells_the_alertmanager_that_comes_with_it() -> None:
+    """Without that file Prometheus tells nobody, and complains of nothing."""
+    config = yaml.safe_load((OPS / "prometheus" / "prometheus-compose.yml").read_text())
+    usual = yaml.safe_load((OPS / "prometheus" / "prometheus.yml").read_text())
+    assert config["alerting"]["alertmanagers"] == usual["alerting"]["alertmanagers"]
+    (told,) = config["alerting"]["alertmanagers"][0]["file_sd_configs"][0]["files"]
+    (mount,) = ALERTED["services"]["prometheus"]["volumes"]
+    source, target, _ = mount.split(":")
+    assert target == f"/etc/prometheus/{told}"
+    assert yaml.safe_load((OPS / source).read_text()) == [{"targets": ["alertmanager:9093"]}]
+    alertmanager = ALERTED["services"]["alertmanager"]
+    (own, kept) = (mount.split(":") for mount in alertmanager["volumes"])
+    assert own == ["./prometheus/alertmanager.yml", "/etc/alertmanager/alertmanager.yml", "ro"]
+    assert kept == ["alertmanager", "/alertmanager"]
+    assert alertmanager["command"][:2] == [f"--config.file={own[1]}", f"--storage.path={kept[1]}"]
 
 
 def test_one_worker_has_all_gpus_of_the_machine() -> None:
