@@ -62,7 +62,7 @@ class Fleet:
         return self
 
     def _is_registered(self, worker_id: str) -> bool:
-        return any(master.logged("worker.register", worker=worker_id) for master in self.masters)
+        return any(master.logged("session.up", worker=worker_id) for master in self.masters)
 
     async def destroy(self) -> None:
         """End what was started here; what scripts have started is ended by its ready file (conftest.py)."""
