@@ -216,7 +216,8 @@ class MasterMetrics:
         )
         self.rpc_streams_ended = self._counter(
             "tenure_rpc_streams",
-            "Streams that ended; one that breaks is CANCELLED, or OK where its end was read first",
+            "Streams that ended. OK: in order, by their peer. CANCELLED: they broke, or their peer gave them up. Any "
+            "other code: this master ended them with it",
             ["method", "code"],
         )
         self.watchers = self._gauge("tenure_watchers", "Open watches", join="sum")

@@ -271,6 +271,10 @@ class RawSession:
         assert await self.ended() == grpc.StatusCode.OK
         await self._channel.close()
 
+    async def close_its_side(self) -> None:
+        """Say nothing more, and no goodbye."""
+        await self._call.done_writing()
+
     async def hang_up(self) -> None:
         """Break the stream and the connection, as a death does."""
         self._call.cancel()

@@ -15,6 +15,7 @@ import structlog
 
 from tenure.common.errors import ERROR_METADATA_KEY, TenureError
 from tenure.master.metrics import MasterMetrics
+from tenure.master.rpc.stream_ends import MessagesEnded, PeerGone, outlast_break
 
 log = structlog.get_logger()
 
@@ -76,9 +77,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.rpc_streams_open.labels(method).inc()
             code = "UNKNOWN"
             try:
-                await handle(request, context)
+                await _handled(handle, request, context)
                 code = "OK"
-            except asyncio.CancelledError:
+            except PeerGone:
+                # Whatever status gRPC sends now, nobody hears it.
+                code = "CANCELLED"
+            except (asyncio.CancelledError, grpc.aio.InternalError):
+                # The latter is how a message that can't be written any more ends the call before it is cancelled.
                 code = "CANCELLED"
                 raise
             except TenureError as error:
@@ -90,6 +95,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.rpc_streams_ended.labels(method, code).inc()
 
         return call
+
+
+async def _handled(handle: Callable[..., Awaitable[None]], request: Any, context: Any) -> None:
+    """Returns when the stream has ended in order."""
+    try:
+        await handle(request, context)
+    except MessagesEnded:
+        await outlast_break()
 
 
 async def abort(context: Any, error: TenureError) -> None:

@@ -19,8 +19,8 @@ from tenure.master.rpc.leases import Holders, StreamLeases
 from tenure.master.rpc.messages import evaluate_request
 from tenure.master.rpc.ordering import InOrder
 from tenure.master.rpc.outcomes import give_back
-from tenure.master.rpc.patience import patiently
 from tenure.master.rpc.sessions import superseded
+from tenure.master.rpc.stream_ends import MessagesEnded, PeerGone
 from tenure.master.rpc.tails import Tails
 from tenure.master.rpc.workers import Registration, heartbeat_fields
 from tenure.master.settings import MasterSettings
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 class SessionEnd(Exception):
     """The stream is over: ``error`` is how, None for a goodbye."""
 
-    def __init__(self, error: TenureError | None) -> None:
+    def __init__(self, error: BaseException | None) -> None:
         super().__init__(str(error) if error else "goodbye")
         self.error = error
 
@@ -109,11 +109,17 @@ class Session:
                 return
             yield message
 
-    def end(self, error: TenureError | None) -> None:
-        """End the stream from this side. From now on nothing is claimed for it."""
+    def end(self, error: BaseException | None) -> None:
+        """End the stream from this side: :meth:`outgoing` raises ``error``, or returns. It is given nothing more."""
         self._closed = True
         self._matchmaker.leave(self._consumer)
         self._outgoing.put_nowait(SessionEnd(error))
+
+    def end_if_failed(self, work: asyncio.Task[None]) -> None:
+        """End the stream if something that was done for it has ended by an error that nobody foresaw: its worker
+        would be given tasks, and wait for answers, on a stream that nobody reads."""
+        if not work.cancelled() and (error := work.exception()) is not None:
+            self.end(error)
 
     def ask_again(self, error: TenureError) -> None:
         """End the stream because its worker is to say hello again. It isn't gone, so its leases are not cut."""
@@ -126,7 +132,7 @@ class Session:
         for renewal in held:
             self.leases.forget(renewal.task_id, renewal.lease_token)
         self._replaced = True
-        self.end(None)
+        self.end(PeerGone("its worker has another stream"))
 
     async def check_registration(self) -> None:
         """Somebody has registered this worker id: end this stream if that wasn't the one at its other end."""
@@ -134,7 +140,7 @@ class Session:
         if self._closed or not fields or fields.get("session") == self.session_id:
             return
         moved_on = fields.get("instance") == self.instance_id
-        self.end(None if moved_on else superseded(self.worker_id))
+        self.end(PeerGone("its worker has another stream") if moved_on else superseded(self.worker_id))
 
     def set_mode(self, mode: str, *, asked: bool = False) -> None:
         """active, cordoned or draining. ``asked``: an operator said so just now.
@@ -182,14 +188,14 @@ class Session:
         """Greet, then carry out what the worker says until it leaves. The caller drains :meth:`outgoing` meanwhile."""
         self._send(welcome=welcome)
         try:
-            await patiently(lambda: self._greet(hello), self._settings.lease_ttl_seconds)
+            await self._store.patience.repeat(lambda: self._greet(hello), self._settings.lease_ttl_seconds)
             # Apart from the tasks that a goodbye waits for.
             self._settling = asyncio.create_task(self._settle_late())
             if self._mode != "active":
                 self._say_mode()
             async for message in messages:
                 await self._handle(message)
-            raise SessionEnd(None)
+            raise SessionEnd(MessagesEnded())
         except SessionEnd as ended:
             self.end(ended.error)
         except TenureError as error:
@@ -220,7 +226,7 @@ class Session:
             return
         patience_seconds = self._settings.lease_ttl_seconds
         try:
-            if not self._replaced and await patiently(self._has_moved_on, patience_seconds):
+            if not self._replaced and await self._store.patience.repeat(self._has_moved_on, patience_seconds):
                 log.info("session.moved_on", worker=self.worker_id)
             else:
                 await self.leases.cut(patience_seconds)
@@ -310,6 +316,7 @@ class Session:
         task = asyncio.create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self.end_if_failed)
         return task
 
 

@@ -17,9 +17,9 @@ from tenure.master.rpc import session as streams
 from tenure.master.rpc.code import get_code
 from tenure.master.rpc.messages import evaluate_request
 from tenure.master.rpc.outcomes import Taken, end_orphans, take_outcome, verdict_name
-from tenure.master.rpc.patience import patiently
 from tenure.master.rpc.renewals import HELD, renew, revocations
 from tenure.master.rpc.sessions import read_hello, superseded
+from tenure.master.rpc.stream_ends import MessagesEnded
 from tenure.master.rpc.workers import PULL, PUSH, Registration, heartbeat_fields, read_registration
 from tenure.master.store.records import Verdict
 from tenure.proto import worker_pb2, worker_pb2_grpc
@@ -48,8 +48,9 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         register = functools.partial(
             master.store.workers.register, registration.worker_id, registration.instance_id, registration.fields
         )
-        mode, replaced = await patiently(register, _patience_seconds(context))
-        await patiently(lambda: self._end_predecessor(registration), _patience_seconds(context))
+        patience = master.store.patience
+        mode, replaced = await patience.repeat(register, _patience_seconds(context))
+        await patience.repeat(lambda: self._end_predecessor(registration), _patience_seconds(context))
         log.info(
             "worker.register",
             worker=registration.worker_id,
@@ -103,7 +104,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         ids.check_id(request.task_id, "task_id")
         worker_id = ids.check_id(request.worker_id, "worker_id")
         judged = self._judge(request, worker_id)
-        taken = await patiently(lambda: self._take(judged), _patience_seconds(context))
+        taken = await self._master.store.patience.repeat(lambda: self._take(judged), _patience_seconds(context))
         if request.HasField("outcome"):
             self._master.pusher.note_result(worker_id, request.task_id)
         if taken.verdict == Verdict.UNKNOWN_TASK:
@@ -145,7 +146,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         master = self._master
         first = await anext(aiter(messages), None)
         if first is None:
-            return
+            raise MessagesEnded
         registration = read_hello(first, context.peer())
         mode, _ = await master.store.workers.register(
             registration.worker_id, registration.instance_id, registration.fields
@@ -153,6 +154,7 @@ class WorkerService(worker_pb2_grpc.MasterServiceServicer):
         session = master.new_session(registration, mode, first.hello.held)
         log.info("session.up", worker=registration.worker_id, slots=registration.slots, held=len(first.hello.held))
         reader = asyncio.create_task(session.run(first.hello, messages, master.welcome()))
+        reader.add_done_callback(session.end_if_failed)
         try:
             async for message in session.outgoing():
                 await context.write(message)

@@ -295,8 +295,9 @@ PAGE = Page(
                 "Streams ended",
                 (happened("tenure_rpc_streams_total", "method, code", OF_MASTER), "{{method}} {{code}}"),
                 what="Each minute, by status.",
-                normal="OK and CANCELLED: somebody had what they wanted.",
-                otherwise="UNAVAILABLE: connections broke. RESOURCE_EXHAUSTED: more streams than a master takes.",
+                normal="OK, and CANCELLED but for sessions: somebody had what they wanted.",
+                otherwise="Session CANCELLED: its connection broke, or its worker died. UNAVAILABLE: the master "
+                "stopped, or its store was away. RESOURCE_EXHAUSTED: more streams than a master takes.",
                 none="None ended.",
             ),
         ],

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from processes import MasterProcess, eventually
-from prometheus_client.parser import text_string_to_metric_families
 from raw_peers import Broker, OpenBroker, OpenSession, StartMaster, outcome_of
+from scrapes import growth, scrape
 
 from tenure.common.registry import OTHER
 from tenure.master.metrics import CAUSE_LABELS_MAX, SEARCH_LABELS_MAX
@@ -20,35 +18,6 @@ from tenure.proto import tenure_pb2, worker_pb2
 
 SUCCESS, FAILURE = worker_pb2.OUTCOME_SUCCESS, worker_pb2.OUTCOME_FAILURE
 LOSS, RELEASE = worker_pb2.OUTCOME_LOSS, worker_pb2.OUTCOME_RELEASE
-
-
-class Scrape:
-    """One look at a master's metrics."""
-
-    def __init__(self, text: str) -> None:
-        self.samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-
-    def by(self, name: str, *labels: str, **wanted: str) -> dict[tuple[str, ...], float]:
-        """Samples of a series that have the ``wanted`` labels, summed by these ``labels``; without what is 0."""
-        found: Counter[tuple[str, ...]] = Counter()
-        for sample in self.samples:
-            if sample.name == name and wanted.items() <= sample.labels.items():
-                found[tuple(sample.labels[label] for label in labels)] += sample.value  # type: ignore[assignment]
-        return {key: value for key, value in found.items() if value}
-
-    def value(self, name: str, **wanted: str) -> float:
-        """Their sum."""
-        return sum(self.by(name, **wanted).values())
-
-
-async def scrape(master: MasterProcess) -> Scrape:
-    return Scrape((await asyncio.to_thread(master.get, "/metrics"))[1])
-
-
-async def growth(master: MasterProcess, before: Scrape, name: str, *labels: str, **wanted: str) -> dict[Any, float]:
-    """What a counter's samples have grown by."""
-    now, then = (await scrape(master)).by(name, *labels, **wanted), before.by(name, *labels, **wanted)
-    return {key: now[key] - then.get(key, 0) for key in now if now[key] != then.get(key, 0)}
 
 
 async def test_outcomes_by_kind_cause_and_verdict(
@@ -177,30 +146,6 @@ async def test_queues_and_slots_by_what_they_require_and_have(
     for label in ("zone=b", "x"):
         assert now.by("tenure_label_slots", "use", label=label) == {("busy",): 1, ("free",): 3}
         assert now.by("tenure_label_gpus", "use", label=label) == {("busy",): 2, ("free",): 6}
-
-
-async def test_streams_by_how_they_ended(
-    broker: Broker, search: str, open_session: OpenSession, master: MasterProcess
-) -> None:
-    before = await scrape(master)
-    leaving, broken = await open_session(), await open_session()
-    watch = broker.api.Watch(tenure_pb2.WatchRequest(search=search))
-    with pytest.raises(Exception, match="no search of this name"):
-        await watch.read()
-    assert (await scrape(master)).value("tenure_rpc_streams_open", method="Session") == (
-        before.value("tenure_rpc_streams_open", method="Session") + 2
-    )
-    await leaving.goodbye()
-    await broken.hang_up()
-
-    async def ended() -> bool:
-        grown = await growth(master, before, "tenure_rpc_streams_total", "method", "code")
-        # At least: the master is shared, and a session of a test before this one may end just now. And a stream that
-        # broke may be read to its end before it is seen to be cancelled.
-        sessions = grown.get(("Session", "OK"), 0) + grown.get(("Session", "CANCELLED"), 0)
-        return sessions >= 2 and grown.get(("Session", "OK"), 0) >= 1 and grown.get(("Watch", "NOT_FOUND"), 0) >= 1
-
-    await eventually(ended, what="the streams' ends")
 
 
 async def test_the_store_s_health_build_and_checks(
