@@ -66,6 +66,7 @@ class Ticker:
                 for shard in range(self._store.keys.shards):
                     await self._tick(shard)
                 self.last_tick = time.monotonic()
+                self._store.patience.store_found()
             except TenureError as error:
                 log.warning("ticker.interrupted", error=str(error))
             await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - started)))

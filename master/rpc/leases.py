@@ -17,7 +17,6 @@ from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.census import LeaseCensus
 from tenure.master.rpc.messages import checkpoint_record
 from tenure.master.rpc.outcomes import end_orphans, outcome_verdict, take_outcomes, verdict_name
-from tenure.master.rpc.patience import patiently
 from tenure.master.rpc.renewals import HELD, renew, revocations
 from tenure.master.settings import MasterSettings
 from tenure.master.store import Store
@@ -128,7 +127,7 @@ class StreamLeases:
         # Without a token it would count as a legacy peer's, which no peer with a session is.
         named = [outcome for outcome in outcomes if outcome.lease_token]
         judged = [judge_outcome(outcome, self._worker_id, self._retry) for outcome in named]
-        taken = await patiently(lambda: take_outcomes(self._store, self._metrics, judged))
+        taken = await self._store.patience.repeat(lambda: take_outcomes(self._store, self._metrics, judged))
         for outcome in named:
             self.forget(outcome.task_id, outcome.lease_token)
         by_outcome = dict(zip(map(id, named), taken, strict=True))
@@ -150,7 +149,7 @@ class StreamLeases:
             register = functools.partial(
                 self._store.tasks.register_checkpoint, message.task_id, message.lease_token, self._worker_id, record
             )
-            verdict, urls = await patiently(register)
+            verdict, urls = await self._store.patience.repeat(register)
             word = verdict.value
         self._metrics.checkpoints.labels(word).inc()
         self._send(
@@ -229,7 +228,7 @@ class StreamLeases:
         """
         leases = [(task_id, token) for task_id, (token, _) in self._held.items()]
         cut = functools.partial(self._store.tasks.cut, leases, self._settings.grace_ms)
-        await patiently(cut, patience_seconds)
+        await self._store.patience.repeat(cut, patience_seconds)
 
     def _hold(self, task_id: str, token: str, epoch: int, log_fields: dict[str, Any]) -> None:
         # What the grant says of the lease is more than its renewals say.

@@ -15,7 +15,6 @@ import structlog
 from tenure.common.errors import StoreUnavailable
 from tenure.master.core.outcomes import Judged, judge_by
 from tenure.master.metrics import MasterMetrics
-from tenure.master.rpc.patience import patiently
 from tenure.master.store import Store
 from tenure.master.store.lease_facts import LeaseFacts
 from tenure.master.store.records import (
@@ -129,7 +128,7 @@ async def give_back(store: Store, worker_id: str, leases: Sequence[Grant | Lease
     """
     for lease in leases:
         release = Release(lease.task_id, lease.token, worker_id)
-        await patiently(functools.partial(store.tasks.release, release), GIVE_BACK_SECONDS)
+        await store.patience.repeat(functools.partial(store.tasks.release, release), GIVE_BACK_SECONDS)
 
 
 async def end_orphans(store: Store, metrics: MasterMetrics, leases: Sequence[Lease], retry: RetryPolicy) -> None:

@@ -16,6 +16,7 @@ from tenure.master.store.events import EventLog
 from tenure.master.store.fsck import Fsck
 from tenure.master.store.keys import Keys
 from tenure.master.store.looks import Looks
+from tenure.master.store.patience import Patience
 from tenure.master.store.pipeline import ObserveScript
 from tenure.master.store.relay import Relay
 from tenure.master.store.searches import SearchStore
@@ -73,6 +74,7 @@ class Store:
 
     Attributes:
         tasks, searches, code, workers, events, fsck, looks: Its parts.
+        patience: Tries again what it could not do because it was away.
         durability: What an acknowledgement means: ``strict`` (on disk) or ``relaxed``.
         description: Server and place, for people; without password.
         embedded: The embedded server, or None.
@@ -105,6 +107,7 @@ class Store:
         self.events = EventLog(topology.client_for, keys, together=topology.together)
         self.fsck = Fsck(self._pipeline, keys, self.searches)
         self.looks = Looks(self._pipeline, keys, self.tasks)
+        self.patience = Patience()
         place = EMBEDDED if embedded else without_password(options.url)
         self.description = f"{facts.name} ({place})"
 
