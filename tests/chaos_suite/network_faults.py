@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tcp_relay import TcpRelay
 
-from chaos_suite.fleet import LEASE_SECONDS
+from chaos_suite.fleet import HARMLESS_SECONDS, LEASE_SECONDS
 from chaos_suite.scene import Scene, Strike, fault
 
 Effect = Callable[[TcpRelay, Scene], None]
@@ -17,8 +17,8 @@ MANNERS: dict[str, tuple[Effect, tuple[float, ...]]] = {
     "cut": (lambda relay, scene: None, (0.0,)),
     "delay": (lambda relay, scene: setattr(relay, "delay_seconds", scene.chance.uniform(0.05, 0.4)), (2.0,)),
     "throttle": (lambda relay, scene: setattr(relay, "bytes_per_second", 4_000.0), (2.0,)),
-    "hold_up": (lambda relay, scene: relay.hold_up(), (0.5, 2.0, LEASE_SECONDS + 2)),
-    "half_open": (lambda relay, scene: setattr(relay, "swallowing", True), (0.5, 2.0, LEASE_SECONDS + 2)),
+    "hold_up": (lambda relay, scene: relay.hold_up(), (0.5, HARMLESS_SECONDS, LEASE_SECONDS + 2)),
+    "half_open": (lambda relay, scene: setattr(relay, "swallowing", True), (0.5, HARMLESS_SECONDS, LEASE_SECONDS + 2)),
     "drop_replies": (lambda relay, scene: relay.drop_replies(scene.chance.randint(1, 3)), (2.0,)),
 }
 MEANINGS = {

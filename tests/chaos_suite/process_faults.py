@@ -8,7 +8,7 @@ import signal
 
 import psutil
 
-from chaos_suite.fleet import LEASE_SECONDS
+from chaos_suite.fleet import HARMLESS_SECONDS, LEASE_SECONDS
 from chaos_suite.scene import Scene, fault
 
 DRAIN_SECONDS_MAX = 60.0
@@ -38,7 +38,7 @@ async def worker_reboot(scene: Scene) -> None:
 async def worker_pause(scene: Scene) -> None:
     """SIGSTOP to a supervisor and perhaps its executors, for less or more than a lease; then SIGCONT: a zombie."""
     name = await scene.pick_worker()
-    seconds = scene.chance.choice((0.5, 2.0, LEASE_SECONDS + 3))
+    seconds = scene.chance.choice((0.5, HARMLESS_SECONDS, LEASE_SECONDS + 3))
     whole = scene.chance.random() < 0.5
     harms = [name] if seconds > LEASE_SECONDS else []
     async with scene.striking("worker_pause", harms, worker=name, seconds=seconds, executors=whole):
@@ -112,7 +112,7 @@ async def master_kill(scene: Scene) -> None:
 async def master_pause(scene: Scene) -> None:
     """SIGSTOP to a master, and SIGCONT."""
     master = scene.fleet.masters[scene.pick_master()]
-    seconds = scene.chance.choice((0.5, 2.0, LEASE_SECONDS + 2))
+    seconds = scene.chance.choice((0.5, HARMLESS_SECONDS, LEASE_SECONDS + 2))
     async with scene.striking(
         "master_pause", scene.harm_by_silence if seconds > LEASE_SECONDS else (), seconds=seconds
     ):
