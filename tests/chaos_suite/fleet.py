@@ -34,8 +34,8 @@ from chaos_suite.plan import Plan
 from tenure.client import Client
 
 LEASE_SECONDS = 4.0
-# A silence that costs no lease, though a heartbeat was due, a clock jumps meanwhile, and a busy machine takes a second to
-# find the way back.
+# A silence that costs no lease, though a heartbeat was due, a clock jumps meanwhile, and a busy machine takes a second
+# to find the way back.
 HARMLESS_SECONDS = 1.5
 MASTER_SETTINGS = {
     "lease_ttl_seconds": LEASE_SECONDS,
