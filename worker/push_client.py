@@ -30,11 +30,17 @@ from tenure.worker.settings import WorkerSettings
 
 log = structlog.get_logger()
 
-# MorphML's masters say nothing of their interval; theirs is this, and they give a worker up after 30 s.
+# MorphML's masters say nothing of their interval; theirs is this, and they give a worker up after so long.
 _HEARTBEAT_SECONDS = 10.0
+_TTL_SECONDS = 30.0
 # Of the interval: the longest pause between two attempts. A lease lives for two intervals at least, and must not run
 # out meanwhile.
 _PAUSE_SHARE = 0.6
+# How long a call that renews leases, or that must come before, is waited for: a share of the time that they have left,
+# so that there is some for another master; of their whole life at least, once there is none left to be saved.
+_LEFT_SHARE = 1 / 2
+_TTL_SHARE_MIN = 1 / 6
+_CALL_SECONDS_MIN = 0.5
 # A master that keeps refusing an outcome is believed after so many times.
 _REFUSALS_MAX = 5
 _REFUSALS = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
@@ -95,6 +101,9 @@ class PushLink:
         self._registered_once = False
         self._speaks_tenure = False
         self._heartbeat_seconds = _HEARTBEAT_SECONDS
+        self._ttl_seconds = _TTL_SECONDS
+        # Since when the leases live, at the least.
+        self._renewed_at = time.monotonic()
         self._undelivered = asyncio.Event()
         self._refusals: dict[LeaseKey, _Refusal] = {}
         self._drained = False
@@ -152,7 +161,7 @@ class PushLink:
 
     async def _register(self, address: Address | str) -> None:
         try:
-            response = await self._call(self._stub.RegisterWorker, self._registration)
+            response = await self._call(self._stub.RegisterWorker, self._registration, self._patience_seconds())
         except _Declined as error:
             if self._registered_once:
                 raise
@@ -165,6 +174,7 @@ class PushLink:
         self._speaks_tenure = bool(response.version)
         if response.heartbeat_interval_ms:
             self._heartbeat_seconds = response.heartbeat_interval_ms / 1000
+        self._ttl_seconds = response.lease_ttl_ms / 1000 or _TTL_SECONDS
         self.contact.connected()
         self.wake()
         log.info("session.up", master=str(address), master_id=response.master_id)
@@ -184,7 +194,8 @@ class PushLink:
             metrics=await asyncio.to_thread(self._metrics),
             renewals=self._holdings.renewals(),
         )
-        response = await self._call(self._stub.Heartbeat, request)
+        asked_at = time.monotonic()
+        response = await self._call(self._stub.Heartbeat, request, self._patience_seconds())
         if not response.acknowledged:
             if self._speaks_tenure and not response.should_continue:
                 raise Superseded("a newer process has registered this worker id")
@@ -192,6 +203,7 @@ class PushLink:
             log.warning("worker.forgotten", master=str(self._addresses[0]))
             await self._register(self._addresses[0])
             return
+        self._renewed_at = asked_at
         for revocation in response.revocations:
             self._holdings.revoke(revocation)
         if response.drain != self._drained or response.uncordoned:
@@ -219,7 +231,9 @@ class PushLink:
     async def _deliver(self, outcome: worker_pb2.Outcome) -> None:
         key = key_of(outcome)
         try:
-            response = await self._call(self._stub.SubmitResult, result_request(outcome, self._registration.worker_id))
+            # Heartbeats go on beside it, so no lease waits for it.
+            request = result_request(outcome, self._registration.worker_id)
+            response = await self._call(self._stub.SubmitResult, request, self._settings.rpc_timeout_seconds)
         except _Declined as error:
             self._refused(outcome, str(error))
             return
@@ -244,7 +258,15 @@ class PushLink:
         self._refusals.pop(key, None)
         self._holdings.take_outcome_verdict(key, verdict, message=message)
 
-    async def _call(self, method: Callable[..., Awaitable[Response]], request: Message) -> Response:
+    def _patience_seconds(self) -> float:
+        """For a call that leases wait for. A master may hang: it takes the call, and says nothing."""
+        left_seconds = self._renewed_at + self._ttl_seconds - time.monotonic()
+        least_seconds = max(_CALL_SECONDS_MIN, _TTL_SHARE_MIN * self._ttl_seconds)
+        return min(self._settings.rpc_timeout_seconds, max(_LEFT_SHARE * left_seconds, least_seconds))
+
+    async def _call(
+        self, method: Callable[..., Awaitable[Response]], request: Message, timeout_seconds: float
+    ) -> Response:
         """One call within its deadline.
 
         Raises:
@@ -254,7 +276,7 @@ class PushLink:
             Unreachable: Nobody answered.
         """
         try:
-            response = await method(request, timeout=self._settings.rpc_timeout_seconds)
+            response = await method(request, timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:
             code = error.code()
             if code is grpc.StatusCode.ABORTED:

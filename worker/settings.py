@@ -140,7 +140,7 @@ class WorkerSettings(BaseSettings):
     """Of messages to the master."""
 
     rpc_timeout_seconds: float = Field(10.0, gt=0, le=3600)
-    """Deadline of each unary call, and for a new session's welcome."""
+    """Deadline of each unary call, and for a new session's welcome. Less where a lease has no such time left."""
 
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

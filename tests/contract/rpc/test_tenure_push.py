@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster
-from processes import eventually
+from cluster import HEARTBEAT_SECONDS, Cluster
+from processes import eventually, start_master
+from raw_peers import OpenBroker
+from store_server import StoreServer
+from tcp_relay import TcpRelay
+from worker_process import WorkerProcess
+
+from tenure.proto import tenure_pb2
 
 
 @pytest.fixture
@@ -67,3 +74,32 @@ async def test_a_killed_pushed_worker_is_a_loss_and_its_successor_goes_on(cluste
     record = (await cluster.records([task_id]))[task_id]
     assert (record.state, record.attempts, record.losses, record.worker_id) == ("SUCCEEDED", 0, 1, "heir")
     assert cluster.starts()[task_id] == 2
+
+
+async def test_masters_that_hang_cost_no_lease_while_another_serves(tmp_path: Path, open_broker: OpenBroker) -> None:
+    """One is stopped, the next accepts and says nothing: both are left while the lease still has time."""
+    server = await asyncio.to_thread(StoreServer(tmp_path / "store").start)
+    settings = {"store": server.url, "data_dir": None, "lease_ttl_seconds": 8}
+    cluster = await asyncio.to_thread(Cluster, tmp_path, **settings)
+    spare = await asyncio.to_thread(start_master, tmp_path / "spare", heartbeat_seconds=HEARTBEAT_SECONDS, **settings)
+    try:
+        async with TcpRelay(int(spare.address.rpartition(":")[2])) as hole:
+            hole.swallowing = True
+            masters = ",".join((cluster.master.address, hole.address, spare.address))
+            worker = cluster.workers["pushed"] = WorkerProcess(tmp_path, "pushed")
+            await worker.start(masters, dispatch="push")
+            (task_id,) = await cluster.submit("s", ["long"], {"steps": "12", "seconds": "12"})
+            await eventually(lambda: cluster.journal("step"))
+            cluster.master.signal(signal.SIGSTOP)
+            await eventually(lambda: len(worker.log_lines("session.up")) == 2, what="the spare master")
+            broker = open_broker(spare.address)
+            found = await broker.until(task_id, tenure_pb2.SUCCEEDED)
+        assert (found.epoch, found.losses, cluster.starts()[task_id]) == (1, 0, 1), cluster.explain()
+        # It wasn't even lost for a while.
+        assert spare.logged("task.expire") == []
+        assert await broker.fsck() == []
+    finally:
+        cluster.master.signal(signal.SIGCONT)
+        await cluster.destroy()
+        spare.remove()
+        server.remove()
