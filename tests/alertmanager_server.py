@@ -118,7 +118,7 @@ class Receiver:
 
 
 class AlertmanagerServer:
-    """``prometheus-alertmanager`` on a port of the system's choice, with its files below one folder; runs while entered.
+    """``prometheus-alertmanager`` on a port of the system's choice, its files below one folder; runs while entered.
 
     Args:
         folder: Where its configuration, its data and its log are.

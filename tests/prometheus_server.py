@@ -151,6 +151,11 @@ class PrometheusServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
+    @property
+    def address(self) -> str:
+        """Its own, HOST:PORT."""
+        return self.url.removeprefix("http://")
+
     # ---- questions --------------------------------------------------------------------------------------------
 
     def get(self, path: str, **parameters: str) -> Any:

@@ -51,6 +51,9 @@ class StoreServer:
         folder: Where its files are.
         binary: Which server; by default the one of the embedded store.
         settings: More of its configuration; ``_`` in names stands for ``-``.
+
+    Attributes:
+        environment: What it has beside this process's when it is started.
     """
 
     def __init__(self, folder: Path, binary: str | None = None, **settings: str) -> None:
@@ -66,6 +69,7 @@ class StoreServer:
             "appendfsync": "always",
             **{name.replace("_", "-"): value for name, value in settings.items()},
         }
+        self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -90,6 +94,7 @@ class StoreServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self.environment},
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_TIMEOUT_SECONDS

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 PACKAGES = {
+    "cc": "build-essential",
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "amtool": "prometheus-alertmanager",
     "prometheus-alertmanager": "prometheus-alertmanager",
+    "prometheus-node-exporter": "prometheus-node-exporter",
     "chromium": "chromium",
     "shellcheck": "shellcheck",
     "systemctl": "systemd",

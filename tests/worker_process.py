@@ -33,6 +33,7 @@ class WorkerProcess:
     """``python -m tenure.worker`` with ``evaluators:evaluate`` and everything below one directory.
 
     Attributes:
+        environment: What it has beside this process's, and its settings, when it is started.
         journal: What its evaluations wrote; see evaluators.py.
         program: What Python runs.
         ready: The ready file's content, once started.
@@ -46,6 +47,7 @@ class WorkerProcess:
         self.log_path = root / f"{name}.log"
         self.checkpoints = root / "checkpoints"
         self.program: tuple[str, ...] = ("-m", "tenure.worker")
+        self.environment: dict[str, str] = {}
         self.ready: dict[str, Any] = {}
         self._ready_file = root / f"{name}.ready"
         self._process: asyncio.subprocess.Process | None = None
@@ -77,7 +79,7 @@ class WorkerProcess:
         environment |= {
             f"TENURE_WORKER_{name.upper()}": str(value) for name, value in given.items() if value is not None
         }
-        environment |= {"TENURE_MASTER": master, JOURNAL_ENV: str(self.journal_path)}
+        environment |= {"TENURE_MASTER": master, JOURNAL_ENV: str(self.journal_path), **self.environment}
         self._ready_file.unlink(missing_ok=True)
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(

@@ -66,6 +66,23 @@ LIVE = {
         "TenureGpuMemoryErrors",
         "TenureGpuThrottled",
     },
+    "slow": {
+        "TenureAofGrows",
+        "TenureFsyncSlow",
+        "TenureForkSlow",
+        "TenureLeaseClockSlow",
+        "TenureLeaseClockStands",
+        "TenureRenewalsLate",
+    },
+    "replica": {"TenureReplicaLost"},
+    "days": {
+        "TenureVersionsMixed",
+        "TenureBackupOld",
+        "TenureBackupFails",
+        "TenureCheckpointsStall",
+        "TenureRpcErrors",
+        "TenureMasterBusy",
+    },
 }
 # Where a small file system may be mounted (root on Linux) these, too.
 LIVE_WITH_MOUNTS = {"disks": {"TenureAofUnhealthy", "TenureAofRewriteFails", "TenureDiskShort"}}
@@ -73,20 +90,7 @@ LIVE_WITH_MOUNTS = {"disks": {"TenureAofUnhealthy", "TenureAofRewriteFails", "Te
 ALWAYS = {"TenureWatchdog"}
 # These are seen on made-up series only (test_prometheus_rules.py), because:
 NOT_LIVE = {
-    "TenureMasterBusy": "a test must not hold a core for long, and on a busy machine a master never gets a whole one",
-    "TenureRpcErrors": "no input is known that a handler doesn't foresee; one that is would be mended, not kept",
-    "TenureVersionsMixed": "needs a second version of Tenure",
-    "TenureAofGrows": "needs a gigabyte",
-    "TenureFsyncSlow": "needs a disk that is slow when told",
-    "TenureForkSlow": "needs gigabytes in the store",
-    "TenureBackupOld": "node_exporter tells it; tests/ops/test_backup.py has what the script writes for that",
-    "TenureBackupFails": "the same",
-    "TenureReplicaLost": "needs a replicated store; tests/contract/store/test_sentinel.py has the failover",
-    "TenureRenewalsLate": "needs workers that are late for minutes, and no later than a lease",
-    "TenureLeaseClockStands": "a bug, or a store's clock that stands",
-    "TenureLeaseClockSlow": "needs a store that is slow for a quarter of an hour",
     "TenureWorkerMemoryShort": "a test must not use a machine's memory up",
-    "TenureCheckpointsStall": "needs storage that is slow when told",
 }
 
 

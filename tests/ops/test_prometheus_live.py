@@ -206,6 +206,8 @@ async def test_disks_are_full(tmp_path: Path) -> None:
 
             disks.fill("store")
             await witness.fires("TenureAofUnhealthy", severity="critical")
+            # It refuses writes, and a tick is one.
+            await cluster.prometheus.until_fires("TenureStoreDown")
             with store_of(cluster).client() as client:
                 with contextlib.suppress(redis.ResponseError):
                     client.bgrewriteaof()
