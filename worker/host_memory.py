@@ -66,6 +66,12 @@ def total_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
     return min([total, *limits]) if total else 0
 
 
+def cgroup_used_ratio(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> float:
+    """How much of what its cgroup allows is in use, without files that can be dropped; 0: it has no limit."""
+    figures = _cgroup_figures(proc, cgroups)
+    return max((max(0, used - files) / limit for limit, used, files in figures if limit), default=0.0)
+
+
 def kernel_kills(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
     """How many processes the kernel has killed for want of memory: of this one's cgroup, else of the whole machine.
 

@@ -14,6 +14,7 @@ import pynvml
 import structlog
 
 from tenure.proto import worker_pb2
+from tenure.worker import host_memory
 from tenure.worker.gpu.nvml import GpuFigures, figures_of, find_gpus, resolve
 from tenure.worker.gpu.watch import GpuWatch, Incident
 
@@ -28,7 +29,11 @@ _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 
 @dataclass(frozen=True)
 class Figures:
-    """The machine now; ratios are 0 to 1."""
+    """The machine now; ratios are 0 to 1.
+
+    Attributes:
+        memory_ratio: Of the machine's memory, or of what this process's cgroup may have, whichever is fuller.
+    """
 
     cpu_ratio: float
     memory_ratio: float
@@ -85,7 +90,8 @@ class Machine:
         memory = psutil.virtual_memory()
         return Figures(
             cpu_ratio=psutil.cpu_percent() / 100,
-            memory_ratio=memory.percent / 100,
+            # In a container the kernel kills for the container's limit, however much the machine has left.
+            memory_ratio=max(memory.percent / 100, host_memory.cgroup_used_ratio()),
             memory_used_bytes=int(memory.total - memory.available),
             gpus=tuple(figures_of(self._nvml, gpu) for gpu in self._gpus),
         )

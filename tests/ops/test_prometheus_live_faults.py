@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import redis
 from faults import Faults
+from memory_box import MemoryBox, can_limit_memory
 from observed_cluster import ObservedCluster
 from ops.alert_witness import Witness, watched
 from ops.test_prometheus_live import store_of
@@ -235,3 +236,19 @@ async def ask(cluster: ObservedCluster, task: str) -> None:
     while True:
         with suppress(TenureError):
             await asyncio.to_thread(cluster.client.get_tasks, [task], full=True)
+
+
+@pytest.mark.skipif(not can_limit_memory(), reason="needs a cgroup of its own, and may not make one")
+async def test_a_container_has_nearly_all_of_its_memory_in_use(tmp_path: Path) -> None:
+    """While the machine has plenty. The ballast is there so that little of it is much, and nobody is killed for it."""
+    with MemoryBox() as box:
+        async with watched("memory", tmp_path) as (cluster, witness):
+            worker = cluster.workers["boxed"] = WorkerProcess(cluster.root, "boxed")
+            ballast = f"ballast = b'x' * {600 << 20}"
+            serving = "import runpy; runpy.run_module('tenure.worker', run_name='__main__')"
+            worker.program = ("-c", "; ".join([box.entering, ballast, serving]))
+            await cluster.start_worker(worker)
+            box.leave_free(24 << 20)
+            await witness.fires("TenureWorkerMemoryShort", instance=cluster.instance(worker))
+            box.lift()
+            await witness.clears("TenureWorkerMemoryShort")

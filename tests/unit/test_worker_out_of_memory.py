@@ -63,10 +63,12 @@ class TestHostMemory:
         tree.write("cgroup/user.slice/worker/memory.stat", f"anon 5\ninactive_file {256 * MIB}\n")
         tree.write("cgroup/user.slice/worker/memory.events", "low 0\noom 9\noom_kill 3\noom_group_kill 1\n")
         assert host_memory.free_bytes(*tree.places) == GIB + 256 * MIB
+        assert host_memory.cgroup_used_ratio(*tree.places) == 0.375
         assert host_memory.total_bytes(*tree.places) == 2 * GIB
         assert host_memory.kernel_kills(*tree.places) == 3
         tree.write("cgroup/user.slice/worker/memory.max", "max\n")
         assert host_memory.free_bytes(*tree.places) == 8 * GIB
+        assert host_memory.cgroup_used_ratio(*tree.places) == 0
 
     def test_of_a_container_that_sees_its_own_cgroup_as_the_root(self, tree: Tree) -> None:
         tree.write("proc/self/cgroup", "0::/docker/abc\n")
@@ -89,6 +91,7 @@ class TestHostMemory:
         nowhere = (tmp_path / "no", tmp_path / "none")
         assert host_memory.free_bytes(*nowhere) is None
         assert host_memory.total_bytes(*nowhere) == 0
+        assert host_memory.cgroup_used_ratio(*nowhere) == 0
         assert host_memory.kernel_kills(*nowhere) == 0
         assert host_memory.peak_bytes(tmp_path) > 0
 
