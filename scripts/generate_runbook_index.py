@@ -43,6 +43,33 @@ The commands are those of the [CLI](../../docs/cli.md); they need `--master` or 
 `ops/grafana`. [operations.md](../../docs/operations.md#log-events) says what log events mean,
 [metrics.md](../../docs/metrics.md) what metrics mean.
 
+What stands in capitals is to be filled in:
+
+| | |
+| --- | --- |
+| `SEARCH` | the alert's label `search`; `tenure searches list` has all |
+| `TASK` | an id from `tenure tasks list --search SEARCH` or `tenure dead list` |
+| `INSTANCE` | the alert's label `instance`: the address that is scraped |
+| `WORKER` | an id from `tenure workers list`; of an instance, `tenure_worker_info` has it |
+| `MASTER`, `PROMETHEUS`, `ALERTMANAGER` | the machine that it runs on |
+| `PID` | the process; of a run, a child of its worker's |
+| `GPU` | its number or UUID, as `nvidia-smi -L` has them |
+| `DATA_DIR` | a master's `--data-dir`; with systemd `/var/lib/tenure/master` |
+| `WORK_DIR` | a worker's `--work-dir`; with systemd `/var/lib/tenure/workers/WORKER` |
+| `DIR` | where the backups are; with systemd `/var/lib/tenure/backups` |
+| `POD` | a name from `kubectl -n tenure get pods` |
+
+Words such as `INFO memory` are for the store: by `redis-cli` or `valkey-cli`, with `-s DATA_DIR/store.sock` for an
+embedded one.
+
+The pages speak of systemd. Elsewhere (`-f ops/compose.yaml` behind `docker compose`, unless you are there):
+
+| systemd | compose | Kubernetes |
+| --- | --- | --- |
+| `systemctl status tenure-master` | `docker compose ps` | `kubectl -n tenure get pods` |
+| `journalctl -u tenure-master` | `docker compose logs --since 1h master-1` | `kubectl -n tenure logs POD` |
+| `systemctl restart tenure-master` | `docker compose restart master-1` | `kubectl -n tenure delete pod POD` |
+
 <!-- alerts: written by scripts/generate_runbook_index.py -->
 """
 

@@ -34,12 +34,18 @@ def metrics_not_exported(page: str) -> list[str]:
     return [name for name in names if name not in listed and f"{name}_total" not in listed]
 
 
+def quoted(page: str) -> list[str]:
+    """What stands between backticks within its text, each on one line: wrapped text may break it over two."""
+    text = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+    return [" ".join(each.split()) for each in re.findall(r"`([^`]+)`", text)]
+
+
 def commands_not_there(page: str) -> list[str]:
     """``tenure NOUN VERB`` on the page that the command line doesn't have."""
     groups = {group.name: group.typer_instance for group in app.registered_groups}
     plain = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     missing = []
-    for noun, verb in re.findall(r"`tenure (\w+)(?:\s+(\w+))?", page):
+    for noun, verb in re.findall(r"`tenure\s+(\w+)(?:\s+(\w+))?", page):
         if noun in groups:
             inner = groups[noun]
             assert inner is not None

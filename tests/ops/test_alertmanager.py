@@ -6,6 +6,8 @@ import asyncio
 import re
 import shlex
 import signal
+import subprocess
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,10 @@ import pytest
 import pytest_asyncio
 from alertmanager_server import AlertmanagerServer, Receiver
 from observed_cluster import ObservedCluster
+from ops.pages import quoted
 from ops.test_prometheus import ALERTMANAGER, ALERTS, FOLDER
+from prometheus_server import DEADLINE_SECONDS
+from tools import tool
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(300)]
 
@@ -56,6 +61,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 async def test_alerts_of_a_real_cluster_are_delivered(scene: Scene) -> None:
     await scene.until("heartbeat", "firing", "TenureWatchdog")
+    await asyncio.to_thread(the_way_can_be_looked_along, scene)
     assert (scene.told.messages("team"), scene.told.messages("on-call")) == ([], [])
     await asyncio.gather(*(scene.cluster.add_worker(name) for name in ("w1", "w2")))
     await a_warning_comes_and_goes(scene)
@@ -65,6 +71,27 @@ async def test_alerts_of_a_real_cluster_are_delivered(scene: Scene) -> None:
     severities = {"heartbeat": "none", "team": "warning", "on-call": "critical"}
     for to, severity in severities.items():
         assert {ALERTS[name]["labels"]["severity"] for name in scene.told.names(to)} == {severity}
+
+
+def the_way_can_be_looked_along(scene: Scene) -> None:
+    """As the watchdog's runbook has it, from its beginning to its end."""
+    page = (FOLDER.parent / "runbooks" / "TenureWatchdog.md").read_text()
+    addresses = {"PROMETHEUS:9090": scene.cluster.prometheus.address, "ALERTMANAGER:9093": scene.alertmanager.address}
+    said = []
+    for line in quoted(page):
+        if line.startswith(("curl ", "amtool ")):
+            filled = line
+            for name, address in addresses.items():
+                filled = filled.replace(name, address)
+            program, *arguments = shlex.split(filled)
+            if program == "amtool":
+                subprocess.run([tool("amtool"), *arguments], check=True, capture_output=True)
+            else:
+                with urllib.request.urlopen(*arguments, timeout=DEADLINE_SECONDS) as response:
+                    said.append(response.read().decode())
+    assert len(said) == 4
+    assert f'"activeAlertmanagers":[{{"url":"{scene.alertmanager.url}' in said[1]
+    assert "alertmanager_notifications_failed_total" in said[3]
 
 
 async def a_warning_comes_and_goes(scene: Scene) -> None:
