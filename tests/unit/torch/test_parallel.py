@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from interruptions import comparable, disturb_generators, same  # noqa: E402
+from processes import spawned_here  # noqa: E402
 from trainings import StorageContext, chain, newest_state, run_process, task_of  # noqa: E402
 
 from tenure.worker.evaluator import EvaluationTask, Stopped  # noqa: E402
@@ -60,16 +60,7 @@ def test_it_learns_what_one_device_learns(extra: dict[str, str], tmp_path: Path)
     weights, expected = (newest_state(tmp_path / name)["model"] for name in ("together", "alone"))
     for name, tensor in expected.items():
         assert torch.allclose(weights[name], tensor, atol=1e-6), name
-    assert alive_ranks() == []
-
-
-def alive_ranks() -> list[psutil.Process]:
-    """Spawned processes of this one, but multiprocessing's own resource tracker."""
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if child.is_running() and "spawn_main" in " ".join(child.cmdline())
-    ]
+    assert spawned_here() == []
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +77,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits(undisturbed: Any, tm
     for look in (4, 10):
         with pytest.raises(Stopped):
             evaluate(task, context(tmp_path, 2, stop_at_look=look))
-        assert alive_ranks() == []
+        assert spawned_here() == []
     assert comparable(metrics_of(task, tmp_path, 2)) == comparable(metrics)
     assert same(newest_state(tmp_path), state)
 
@@ -123,7 +114,7 @@ class Murderer(StorageContext):
     @property
     def should_stop(self) -> bool:
         if self.looks == self.murder_at_look:
-            alive_ranks()[0].kill()
+            spawned_here()[0].kill()
         return super().should_stop
 
 
@@ -132,7 +123,7 @@ def test_a_killed_rank_ends_the_training_with_what_killed_it(tmp_path: Path) -> 
     murderer = Murderer(tmp_path, devices=("cpu", "cpu", "cpu"))
     with pytest.raises(RankDied, match=r"rank [12] of the training was killed by SIGKILL"):
         evaluate(task, murderer)
-    assert alive_ranks() == []
+    assert spawned_here() == []
     # This process can do it all over again.
     with pytest.raises(Stopped):
         evaluate(task, context(tmp_path, 2, stop_at_look=2))

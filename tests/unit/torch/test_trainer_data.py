@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from processes import wait_for  # noqa: E402
+from processes import spawned_here, wait_for  # noqa: E402
 from trainings import StorageContext, chain, conv, task_of  # noqa: E402
 
 from tenure.common.errors import CheckpointError, InvalidConfig  # noqa: E402
@@ -79,12 +79,6 @@ def task(cells: str, **extra: str) -> Any:
     return task_of(NETWORK, extra, num_epochs=3, batch_size=32, dataset=cells)
 
 
-def readers() -> list[psutil.Process]:
-    """Children of this process that read batches. Python's resource tracker stays, whoever asked for it first."""
-    children = psutil.Process().children()
-    return [each for each in children if "resource_tracker" not in " ".join(each.cmdline())]
-
-
 def test_rows_read_by_number_are_learned_and_resumed_to_the_bit(cells: str, tmp_path: Path) -> None:
     expected = evaluate(task(cells, augment="shift"), MemoryContext(tmp_path))
     assert expected.metrics["val_accuracy"] > 0.5
@@ -107,7 +101,7 @@ def test_processes_that_read_ahead_change_no_bit_and_are_gone(cells: str, tmp_pa
         def should_stop(self) -> bool:
             stop = super().should_stop
             if self.looks == 3:
-                for reader in readers():
+                for reader in spawned_here():
                     seen.append(reader.pid)
                     os.kill(reader.pid, signal.SIGTERM)
                     os.kill(reader.pid, signal.SIGINT)
@@ -117,9 +111,9 @@ def test_processes_that_read_ahead_change_no_bit_and_are_gone(cells: str, tmp_pa
     with pytest.raises(Stopped):
         evaluate(ahead, Signalling(tmp_path / "ahead", stop_at_look=14))
     assert len(seen) == 2
-    assert readers() == []
+    assert spawned_here() == []
     ended = evaluate(ahead, StorageContext(tmp_path / "ahead"))
-    assert readers() == []
+    assert spawned_here() == []
     assert ended.detail == expected.detail
     assert ended.metrics["resumed_from"] == 1
     assert ended.metrics["val_loss"] == expected.metrics["val_loss"]
@@ -132,7 +126,7 @@ def test_what_reading_a_row_raises_comes_out(workers: str, cells: str, tmp_path:
     wrong = task(cells, loader_workers=workers, **{"dataset.bad": "250"})
     with pytest.raises(OSError, match="row 250 lies on a bad sector") as caught:
         evaluate(wrong, MemoryContext(tmp_path))
-    assert readers() == []
+    assert spawned_here() == []
     assert getattr(caught.value, "retryable", True)
 
 
@@ -156,7 +150,7 @@ def test_a_reader_within_a_row_that_never_comes_is_ended(
             task(cells, loader_workers="1", **{"dataset.stuck": str(stuck)}), Waiting(tmp_path / "a", stop_at_look=2)
         )
     assert stuck.exists()
-    assert readers() == []
+    assert spawned_here() == []
 
 
 class Numbers:

@@ -82,7 +82,9 @@ def test_stopped_again_and_again(looks: tuple[int, ...], undisturbed: Any, tmp_p
     assert_same_end(undisturbed, to_the_end(undisturbed[0], tmp_path), tmp_path)
 
 
+# What a new process brings back is the same code for every variant; each start of one costs seconds.
 @pytest.mark.slow
+@pytest.mark.parametrize("undisturbed", ["adamw"], indirect=True)
 def test_killed_twice_and_finished_by_new_processes(undisturbed: Any, tmp_path: Path) -> None:
     """Once in the middle of the second epoch, once right after its checkpoint: at most one epoch is trained anew."""
     task = undisturbed[0]
