@@ -16,14 +16,15 @@ async def test_an_older_copy_of_the_store_costs_no_running_evaluation(tmp_path: 
     cluster = Cluster(tmp_path / "cluster", store=server.url, data_dir=None)
     try:
         await cluster.add_worker("one", slots=3)
-        long = {"steps": "20", "seconds": "5", "checkpoint": "4"}
+        gate = tmp_path / "gate"
+        long = {"steps": "10", "checkpoint": "4", "gate": str(gate), "gate_step": "5"}
         (held,) = await cluster.submit("search", ["held"], long)
-        await eventually(lambda: cluster.journal("step", held))
+        await eventually(lambda: cluster.journal("gate", held))
         shutil.copytree(server.folder, tmp_path / "copy")
 
         (submitted_since,) = await cluster.submit("search", ["submitted since"], long)
         (done_since,) = await cluster.submit("search", ["done since"], {"steps": "1", "seconds": "0.1"})
-        await eventually(lambda: cluster.journal("step", submitted_since))
+        await eventually(lambda: cluster.journal("gate", submitted_since))
         await eventually(lambda: cluster.journal("end", done_since))
         done = asyncio.to_thread(cluster.client.search("search").handle(done_since).result, 30)
         assert (await done).worker_id == "one"
@@ -38,6 +39,7 @@ async def test_an_older_copy_of_the_store_costs_no_running_evaluation(tmp_path: 
         assert await cluster.submit("search", ["held"], long) == [held]
         assert await cluster.submit("search", ["submitted since"], long) == [submitted_since], "under its old id"
         (again,) = await cluster.submit("search", ["done since"], {"steps": "1", "seconds": "0.1"})
+        gate.touch()
         await cluster.all_ended("search")
 
         records = await cluster.records([held, submitted_since, again])

@@ -192,7 +192,7 @@ async def test_a_url_that_fails_is_counted_said_once_and_stops_nothing(
     )
 
     def failures() -> float:
-        with urllib.request.urlopen(f"http://{worker.ready['http']}/metrics", timeout=10) as response:
+        with urllib.request.urlopen(f"http://{worker.ready['http']}/metrics", timeout=60) as response:
             found = re.search(r"^tenure_worker_preemption_poll_failures_total (\S+)", response.read().decode(), re.M)
         assert found
         return float(found[1])
@@ -213,11 +213,14 @@ async def test_a_preempted_task_goes_on_elsewhere_and_nothing_is_burned(tmp_path
     try:
         notice = tmp_path / "notice"
         first = await cluster.add_worker("first", preemption_file=notice, preemption_poll_seconds=0.1)
-        (task_id,) = await cluster.submit("s", ["k"], {"steps": "300", "seconds": "3", "checkpoint": "1"})
-        await first.journaled("step", count=3)
+        gate = tmp_path / "gate"
+        extra = {"steps": "30", "seconds": "0.3", "checkpoint": "1", "gate": str(gate), "gate_step": "3"}
+        (task_id,) = await cluster.submit("s", ["k"], extra)
+        await first.journaled("gate")
         await cluster.add_worker("second")
         notice.touch()
         assert await first.wait() == ExitCode.PREEMPTED, cluster.explain()
+        gate.touch()
         await cluster.all_ended("s")
         record = (await cluster.records([task_id]))[task_id]
         assert (record.state, record.attempts, record.losses) == ("SUCCEEDED", 0, 0)

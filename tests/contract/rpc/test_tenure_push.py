@@ -66,9 +66,12 @@ async def test_a_cancel_stops_the_evaluation(cluster: Cluster) -> None:
 
 async def test_a_killed_pushed_worker_is_a_loss_and_its_successor_goes_on(cluster: Cluster) -> None:
     victim = await cluster.add_worker("pushed", dispatch="push")
-    (task_id,) = await cluster.submit("s", ["long"], {"steps": "40", "seconds": "4", "checkpoint": "2"})
-    await eventually(lambda: any(line["step"] >= 6 for line in cluster.journal("step")))
+    gate = cluster.root / "gate"
+    extra = {"steps": "10", "seconds": "0.5", "checkpoint": "2", "gate": str(gate), "gate_step": "6"}
+    (task_id,) = await cluster.submit("s", ["long"], extra)
+    await eventually(lambda: cluster.journal("gate"))
     await victim.destroy()
+    gate.touch()
     await cluster.add_worker("heir")
     await cluster.all_ended("s")
     record = (await cluster.records([task_id]))[task_id]
