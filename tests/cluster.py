@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators import read_journal
-from processes import MasterProcess, start_master
+from processes import MasterProcess, eventually, start_master
 from worker_process import WorkerProcess
 
 from tenure.client import Client
@@ -39,10 +39,14 @@ class Cluster:
         self.client = Client(self.master.address, timeout_seconds=120)
 
     async def add_worker(self, name: str, **settings: Any) -> WorkerProcess:
-        """Start a worker and wait until it serves."""
+        """Start a worker and wait until it serves and the master has heard it, which can be later."""
         worker = WorkerProcess(self.root, name)
         self.workers[name] = worker
         await worker.start(self.master.address, **settings)
+        # By which of the two it comes depends on its dispatch.
+        events = ("session.up", "worker.register")
+        heard = lambda: any(self.master.logged(event, worker=name) for event in events)  # noqa: E731
+        await eventually(heard, what=f"{name} at its master")
         return worker
 
     async def submit(self, search: str, keys: Sequence[str], extra: Mapping[str, str], **more: Any) -> list[str]:

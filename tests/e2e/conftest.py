@@ -7,7 +7,9 @@ import pytest
 import pytest_asyncio
 from cluster import Cluster
 from command_line import CommandLine
+from processes import wait_for
 
+from tenure.client import Client
 from tenure.client.demo.processes import Fleet
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -29,6 +31,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with Fleet(tmp_path_factory.mktemp("broker")) as fleet:
         fleet.start_master().wait_ready()
         fleet.start_worker("--evaluator", "evaluators:evaluate", "--python-path", str(TESTS)).wait_ready()
+        # Ready says that it serves, not that the master has heard it.
+        with Client(fleet.master.facts["grpc"]) as client:
+            wait_for(lambda: list(client.workers()), what="the worker at its master")
         yield fleet
 
 
