@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,19 @@ def children(spans: list[KeptSpan], parent: KeptSpan) -> set[str]:
     return {span.name for span in spans if span.parent_id == parent.span_id}
 
 
+async def whole_trace(receiver: OtlpReceiver, task_id: str, ends: int) -> list[KeptSpan]:
+    """All spans of a task that had so many leases: each process sends its own when it likes."""
+
+    def is_whole() -> bool:
+        spans = receiver.of_task(task_id)
+        count = Counter(span.name for span in spans)
+        of_each = all(count[name] >= ends for name in ("queued", "lease", "run", "evaluate", "deliver"))
+        return of_each and {"submit", "complete", "client.result"} <= count.keys() and not unconnected(spans)
+
+    await eventually(is_whole, what=f"all of the trace: {[span.name for span in receiver.of_task(task_id)]}")
+    return receiver.of_task(task_id)
+
+
 def named(spans: list[KeptSpan], name: str) -> list[KeptSpan]:
     return [span for span in spans if span.name == name]
 
@@ -105,9 +119,7 @@ async def test_a_task_is_one_trace_from_its_submit_to_its_result(processes: Proc
         await eventually(lambda task_id=task_id: named(receiver.of_task(task_id), "client.result"), what="its result")
         await eventually(lambda task_id=task_id: named(receiver.of_task(task_id), "deliver"), what="its delivery")
 
-    spans = receiver.of_task(ids["good"])
-    await eventually(lambda: not unconnected(receiver.of_task(ids["good"])), what="all of the trace")
-    spans = receiver.of_task(ids["good"])
+    spans = await whole_trace(receiver, ids["good"], ends=1)
     (root,) = named(spans, "client.submit")
     (lease,) = named(spans, "lease")
     (run,) = named(spans, "run")
@@ -150,7 +162,7 @@ async def test_a_task_is_one_trace_from_its_submit_to_its_result(processes: Proc
     text, _ = await shown.communicate()
     assert root.trace_id in text.decode()
 
-    spans = receiver.of_task(ids["bad"])
+    spans = await whole_trace(receiver, ids["bad"], ends=2)
     failed, succeeded = named(spans, "lease")
     assert (failed.attributes["epoch"], failed.attributes["outcome"]) == (1, "failure")
     assert failed.error.startswith("RuntimeError: ")
@@ -196,8 +208,7 @@ async def test_an_executor_that_dies_leaves_its_span(processes: Processes, recei
     program, ids = await processes.search({"killed": {"fate": "kill", "fate_epochs": "1"}})
     assert await asyncio.wait_for(program.wait(), 60) == 0
     await eventually(lambda: named(receiver.of_task(ids["killed"]), "client.result"), what="its result")
-    await eventually(lambda: not unconnected(receiver.of_task(ids["killed"])), what="all of the trace")
-    spans = receiver.of_task(ids["killed"])
+    spans = await whole_trace(receiver, ids["killed"], ends=2)
     assert "SIGKILL" in named(spans, "evaluate")[0].error
     assert [span.attributes["outcome"] for span in named(spans, "lease")] == ["loss", "success"]
     assert named(spans, "lease")[0].attributes["exit_signal"] == 9
