@@ -29,6 +29,13 @@ async def eventually(condition: Callable[[], Any], seconds: float = 60.0, what: 
     return value
 
 
+def found(folder: Path, pattern: str) -> list[Path]:
+    """``rglob`` in a directory from which somebody deletes meanwhile, which ``rglob`` may stumble over."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return list(folder.rglob(pattern))
+
+
 class WorkerProcess:
     """``python -m tenure.worker`` with ``evaluators:evaluate`` and everything below one directory.
 

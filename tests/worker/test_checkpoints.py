@@ -12,7 +12,7 @@ import pytest
 from cluster import Cluster
 from s3_server import S3Server, s3, s3_server
 from scripted_master import ScriptedMaster, make_task
-from worker_process import WorkerProcess, eventually
+from worker_process import WorkerProcess, eventually, found
 
 from tenure.proto import worker_pb2 as pb
 from tenure.worker.checkpoint import read_checkpoint
@@ -76,7 +76,7 @@ async def test_killed_in_the_middle_of_its_saves_the_run_leaves_whole_ones_and_c
     task = make_task("t1", steps=100_000, bytes=20_000_000)
     await master.offer(task)
     await master.until(lambda heard: len(heard.checkpoints) >= 2)
-    await eventually(lambda: list(worker.checkpoints.rglob(".writing-*")), what="one is being written")
+    await eventually(lambda: found(worker.checkpoints, ".writing-*"), what="one is being written")
     (executor,) = worker.executors()
     executor.kill()
     assert (await master.outcome_of(task)).kind == pb.OUTCOME_LOSS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import scripted_master
 from scripted_master import ScriptedMaster, make_task
-from worker_process import WorkerProcess, eventually
+from worker_process import WorkerProcess, eventually, found
 
 from tenure.proto import worker_pb2 as pb
 
@@ -93,10 +93,10 @@ async def test_the_newest_checkpoint_of_an_outage_is_announced_afterwards(
     assert [one.step for one in announced] == [1, 2, 6], "those in between no master has seen: they are superseded"
     order = master.heard.order
     assert order.index("checkpoint", order.index("hello", 1)) < order.index("outcomes")
-    left = {path.name.split("-")[1] for path in worker.checkpoints.rglob("step-*")}
+    left = {path.name.split("-")[1] for path in found(worker.checkpoints, "step-*")}
     await eventually(
         lambda: (
-            {path.name.split("-")[1] for path in worker.checkpoints.rglob("step-*")}
+            {path.name.split("-")[1] for path in found(worker.checkpoints, "step-*")}
             == {"00000001", "00000002", "00000006"}
         ),
         what=str(left),

@@ -76,7 +76,11 @@ def spooled(worker: WorkerProcess) -> list[Path]:
 
 def notes(worker: WorkerProcess, task_id: str) -> dict[Path, bytes]:
     """Where the worker notes that it runs that task, and what it notes."""
-    files = {path: path.read_bytes() for path in (worker.work_dir / "runs").glob("*.lease")}
+    files: dict[Path, bytes] = {}
+    for path in (worker.work_dir / "runs").glob("*.lease"):
+        # That of another run may be deleted meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            files[path] = path.read_bytes()
     return {path: content for path, content in files.items() if task_id.encode() in content}
 
 
