@@ -15,6 +15,8 @@ import pytest
 pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(400)]
 
 COMMAND = [sys.executable, "-m", "tenure.client.cli", "demo"]
+# For those that are ended before anything has been trained: a worker more is another start of torch.
+SMALL = [*COMMAND, "--workers", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -68,12 +70,12 @@ def test_without_chaos_nobody_is_killed(temporary: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_demo_that_is_stopped_leaves_no_process(temporary: Path, number: signal.Signals, code: int) -> None:
-    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True, start_new_session=True) as demo:
+    with subprocess.Popen(SMALL, stdout=subprocess.PIPE, text=True, start_new_session=True) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if "searching" in line:
                 break
-        assert len(processes_of(temporary)) >= 4
+        assert len(processes_of(temporary)) >= 3
         os.kill(demo.pid, number)
         demo.stdout.read()
         assert demo.wait(60) == code
@@ -83,13 +85,13 @@ def test_a_demo_that_is_stopped_leaves_no_process(temporary: Path, number: signa
 def test_a_demo_that_is_killed_leaves_no_process(temporary: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("the parent-death signal is Linux's")
-    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True, start_new_session=True) as demo:
+    with subprocess.Popen(SMALL, stdout=subprocess.PIPE, text=True, start_new_session=True) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if "searching" in line:
                 break
         started = processes_of(temporary)
-        assert len(started) >= 4
+        assert len(started) >= 3
         demo.kill()
     assert psutil.wait_procs(started, timeout=90)[1] == []
 
@@ -101,7 +103,7 @@ def processes_of(directory: Path) -> list[psutil.Process]:
 
 def survivors(directory: Path) -> list[psutil.Process]:
     """Those of them that are still there after a moment to die in."""
-    return psutil.wait_procs(processes_of(directory), timeout=5)[1]
+    return psutil.wait_procs(processes_of(directory), timeout=60)[1]
 
 
 def _belongs(process: psutil.Process, directory: Path) -> bool:
