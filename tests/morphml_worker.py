@@ -106,7 +106,7 @@ class MorphmlWorker:
             status=status or ("busy" if running else "idle"),
             current_task_id=current_task_id,
         )
-        return self.master.Heartbeat(request, timeout=5, wait_for_ready=True)
+        return self.master.Heartbeat(request, timeout=WAIT_SECONDS, wait_for_ready=True)
 
     def submit_result(self, task_id: str, ending: Ending = Ending()) -> Any:  # noqa: B008 - immutable
         """SubmitResult."""

@@ -46,7 +46,7 @@ class Book:
         with self.changed:
             return [request for name, request in self.requests if name == method]
 
-    def wait_for_calls(self, method: str, number: int, timeout: float = 10.0) -> None:
+    def wait_for_calls(self, method: str, number: int, timeout: float = 60.0) -> None:
         """Return once a method was called that often."""
         with self.changed:
             got_them = self.changed.wait_for(

@@ -42,7 +42,7 @@ async def assert_good(seed: int, kinds: list[str], strikes: int, folder: Path) -
     assert report.violations == [], "\n".join([*story, f"replay: make chaos SEEDS={seed}-{seed}"])
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("seed", "kinds"), SHORT)
 async def test_nothing_is_lost_and_nothing_is_taken_twice(seed: int, kinds: list[str], folder: Path) -> None:
     await assert_good(seed, kinds, len(kinds), folder)
@@ -95,7 +95,7 @@ async def sabotage(scene: Scene) -> None:
         await asyncio.to_thread(meddle)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_a_broken_promise_is_found_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KINDS, "sabotage", Kind("sabotage", sabotage, "progress", "all", external=False, mounts=False))
     report = await run_seed(plan_of(3, ["sabotage"], 1), folder)

@@ -75,6 +75,6 @@ class Program:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._reader.join(timeout=10)
+        self._reader.join(timeout=60)
         assert self._process.stdout is not None
         self._process.stdout.close()

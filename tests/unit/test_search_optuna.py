@@ -188,7 +188,7 @@ def test_another_study_on_the_same_search_is_refused(book: Book, search: Search)
     trial = other.ask()
     trial.suggest_int("units", 1, 1000)
     with pytest.raises(WrongState, match="other parameters"):
-        OptunaSearch(search, space, other).run(2, timeout=10)
+        OptunaSearch(search, space, other).run(2, timeout=60)
 
 
 def test_calling_run_again_goes_on_with_what_is_in_flight(book: Book, search: Search) -> None:
@@ -217,7 +217,7 @@ def test_a_pruned_trial_has_no_task(book: Book, search: Search) -> None:
 def test_an_architecture_that_can_not_be_right_is_raised(search: Search) -> None:
     result = study()
     with pytest.raises(InvalidArchitecture):
-        OptunaSearch(search, lambda trial: {"nodes": []}, result).run(3, timeout=10)
+        OptunaSearch(search, lambda trial: {"nodes": []}, result).run(3, timeout=60)
     assert result.trials[0].state.name == "FAIL"
 
 

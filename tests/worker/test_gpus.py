@@ -40,7 +40,7 @@ async def get(worker: WorkerProcess, path: str) -> str:
     """A page of the worker's HTTP endpoint."""
 
     def read() -> str:
-        with urllib.request.urlopen(f"http://{worker.ready['http']}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{worker.ready['http']}{path}", timeout=60) as answer:
             return str(answer.read().decode())
 
     return await asyncio.to_thread(read)

@@ -50,7 +50,7 @@ async def _served(
         serving = asyncio.create_task(stream.serve())
         await asyncio.sleep(0)
         await trouble(stream, channel)
-        done, _ = await asyncio.wait((serving,), timeout=10)
+        done, _ = await asyncio.wait((serving,), timeout=60)
         assert done
         return asyncio.CancelledError() if serving.cancelled() else serving.exception()
 

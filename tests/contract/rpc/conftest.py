@@ -89,7 +89,7 @@ async def search(request: pytest.FixtureRequest, broker: Broker) -> AsyncIterato
     name = f"{request.node.path.stem.removeprefix('test_')}.{request.node.name}"[:110]
     yield name
     try:
-        await broker.api.CancelSearch(tenure_pb2.SearchName(name=name), wait_for_ready=True, timeout=10)
+        await broker.api.CancelSearch(tenure_pb2.SearchName(name=name), wait_for_ready=True, timeout=60)
     except grpc.aio.AioRpcError as error:
         if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE):
             return

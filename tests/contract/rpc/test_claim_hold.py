@@ -14,7 +14,8 @@ async def test_hellos_that_show_newer_leases_again_and_again_hold_claims_once(
     own_master: StartMaster, open_broker: OpenBroker, open_session: OpenSession
 ) -> None:
     """A master that is too young to have seen a rollback believes the first such hello, for a heartbeat interval."""
-    master = own_master(heartbeat_seconds=1, lease_ttl_seconds=30, grace_seconds=10)
+    # The interval is long enough that a busy machine is still within it when silence is looked for.
+    master = own_master(heartbeat_seconds=3, lease_ttl_seconds=30, grace_seconds=10)
     broker = open_broker(master.address)
     (shown,) = await broker.submit("shown")
     await broker.api.PauseSearch(tenure_pb2.SearchName(name="shown"))

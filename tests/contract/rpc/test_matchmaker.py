@@ -58,8 +58,8 @@ class Scene:
         self.matchmaker.note_event(TaskEvent("1-0", 0, task_id, "s", "submit", "QUEUED", "", 0))
 
     async def next_grant(self) -> Grant:
-        """Without the help of the matchmaker's safety net."""
-        async with asyncio.timeout(subject.SAFETY_SECONDS - 1):
+        """Without the help of the matchmaker's safety net, which is hours away here."""
+        async with asyncio.timeout(60):
             return await self.granted.get()
 
 
@@ -68,6 +68,7 @@ async def scene(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     """Running."""
     scene = Scene(store)
     monkeypatch.setattr(store.tasks, "claim", scene.claim)
+    monkeypatch.setattr(subject, "SAFETY_SECONDS", 3600.0)
     running = asyncio.create_task(scene.matchmaker.run())
     yield scene
     running.cancel()

@@ -191,8 +191,8 @@ async def test_what_a_legacy_worker_pulled_is_kept_by_its_heartbeats_alone(
     task_ids = await broker.submit("pulled", 3)
     for name in ("alive", "silent"):
         await legacy.RegisterWorker(m.RegisterRequest(worker_id=name))
-    tasks = (await legacy.RequestTask(m.TaskRequest(worker_id="alive", max_tasks=2), timeout=10)).tasks
-    (lost,) = (await legacy.RequestTask(m.TaskRequest(worker_id="silent", max_tasks=1), timeout=10)).tasks
+    tasks = (await legacy.RequestTask(m.TaskRequest(worker_id="alive", max_tasks=2), timeout=60)).tasks
+    (lost,) = (await legacy.RequestTask(m.TaskRequest(worker_id="silent", max_tasks=1), timeout=60)).tasks
 
     async def reaped() -> bool:
         await legacy.Heartbeat(m.HeartbeatRequest(worker_id="alive", status="busy", current_task_id=tasks[0].task_id))
@@ -215,7 +215,7 @@ async def test_what_a_legacy_process_held_ends_with_it(
     legacy = morphml.stub(broker.channel, "MasterService")
     lost, _ = await broker.submit("restarted", 2)
     await legacy.RegisterWorker(m.RegisterRequest(worker_id="again"))
-    await legacy.RequestTask(m.TaskRequest(worker_id="again", max_tasks=1), timeout=10)
+    await legacy.RequestTask(m.TaskRequest(worker_id="again", max_tasks=1), timeout=60)
     await legacy.RegisterWorker(m.RegisterRequest(worker_id="again"))
     found = await broker.task(lost)
     assert (found.state, found.attempts, found.losses) == (tenure_pb2.QUEUED, 0, 1)

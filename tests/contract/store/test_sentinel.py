@@ -72,7 +72,7 @@ async def test_without_enough_replicas_nothing_is_acknowledged(sentinels: Sentin
     store = await open_store(StoreOptions(url=sentinels.url, replicas=2))
     try:
         scene = Scene(store, sentinels.primary().client())
-        await scene.submit()
+        await until_taken(scene.submit)
         primary = sentinels.primary()
         gone = next(each for each in sentinels.servers if each is not primary)
         gone.kill()
