@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from tenure.common.cancelling import cancel_all
 from tenure.common.errors import TenureError, UnknownWorker
 from tenure.master.loops.matchmaker import Consumer
 from tenure.master.loops.push_call import CallEnd, PushCall
@@ -99,10 +100,7 @@ class PushWorker:
 
     async def close(self) -> None:
         """End the loop. The worker runs on; its results come by SubmitResult."""
-        tasks = [task for task in (self._loop, *self._tasks) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(task for task in (self._loop, *self._tasks) if task is not None)
         await self._hang_up()
 
     # ---- the loop -------------------------------------------------------------------------------------------------
@@ -186,7 +184,8 @@ class PushWorker:
         pause = self._paused_until - time.monotonic()
         seconds = pause if pause > 0 else PAUSE_SECONDS_MAX
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
 
     def _back_off(self) -> None:
         self._paused_until = time.monotonic() + self._pause_seconds * random.uniform(0.5, 1)

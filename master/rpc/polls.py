@@ -49,7 +49,9 @@ class LongPolls:
         polls.add(poll)
         self._serve(poll, worker.fields.get("mode", "active"))
         try:
-            return await asyncio.wait_for(asyncio.shield(poll.arrived), seconds)
+            # wait_for would lose a cancellation that comes in the same turn as the grants.
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(poll.arrived)
         except TimeoutError:
             return poll.arrived.result() if poll.arrived.done() else []
         except asyncio.CancelledError:
