@@ -78,6 +78,10 @@ class PushCall:
         renewing = asyncio.create_task(self._renew())
         try:
             response = await self._stub.Evaluate(request, timeout=grant.timeout_ms / 1000 or None)
+        except asyncio.CancelledError:
+            # This side has hung up: the master stops, or the worker is pushed to no more.
+            self._master.metrics.pushes.labels("cancelled").inc()
+            raise
         except grpc.aio.AioRpcError as error:
             return await self._ended_badly(error)
         else:
@@ -167,7 +171,8 @@ class PushCall:
 
     async def _ends_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._lease_ended.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._lease_ended.wait()
         return self._lease_ended.is_set()
 
     async def _still_runs(self) -> bool:

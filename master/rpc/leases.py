@@ -16,7 +16,7 @@ from tenure.master.core.outcomes import judge_outcome
 from tenure.master.metrics import MasterMetrics
 from tenure.master.rpc.census import LeaseCensus
 from tenure.master.rpc.messages import checkpoint_record
-from tenure.master.rpc.outcomes import end_orphans, outcome_verdict, take_outcomes, verdict_name
+from tenure.master.rpc.outcomes import Taken, end_orphans, outcome_verdict, take_outcomes, verdict_name
 from tenure.master.rpc.renewals import HELD, renew, revocations
 from tenure.master.settings import MasterSettings
 from tenure.master.store import Store
@@ -127,7 +127,8 @@ class StreamLeases:
         # Without a token it would count as a legacy peer's, which no peer with a session is.
         named = [outcome for outcome in outcomes if outcome.lease_token]
         judged = [judge_outcome(outcome, self._worker_id, self._retry) for outcome in named]
-        taken = await self._store.patience.repeat(lambda: take_outcomes(self._store, self._metrics, judged))
+        known: dict[int, Taken] = {}
+        taken = await self._store.patience.repeat(lambda: take_outcomes(self._store, self._metrics, judged, known))
         for outcome in named:
             self.forget(outcome.task_id, outcome.lease_token)
         by_outcome = dict(zip(map(id, named), taken, strict=True))

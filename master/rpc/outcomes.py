@@ -6,7 +6,7 @@ import asyncio
 import functools
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,29 +95,48 @@ async def take_outcome(store: Store, metrics: MasterMetrics, judged: Judged) -> 
     return (await take_outcomes(store, metrics, [judged]))[0]
 
 
-async def take_outcomes(store: Store, metrics: MasterMetrics, outcomes: Sequence[Judged]) -> list[Taken]:
+async def take_outcomes(
+    store: Store, metrics: MasterMetrics, outcomes: Sequence[Judged], taken: MutableMapping[int, Taken] | None = None
+) -> list[Taken]:
     """Put at most 100 outcomes of different tasks into the store; answers in order. Safe to call again.
+
+    Args:
+        taken: For whoever calls again with the same outcomes: what became of those that the store has taken, by their
+            places. Kept up here; they are neither sent nor counted again.
 
     Raises:
         StoreUnavailable: Whether they were taken is unknown; call again.
     """
+    # Shielded: what the store takes is counted even if nobody waits for it any more.
+    known = {} if taken is None else taken
+    return await asyncio.shield(asyncio.create_task(_take_all(store, metrics, outcomes, known)))
+
+
+async def _take_all(
+    store: Store, metrics: MasterMetrics, outcomes: Sequence[Judged], taken: MutableMapping[int, Taken]
+) -> list[Taken]:
     start_ns = time.time_ns()
-    successes = [each for each in outcomes if isinstance(each, Success)]
-    others = [each for each in outcomes if not isinstance(each, Success)]
+    places = [place for place in range(len(outcomes)) if place not in taken]
     # Started together, so that all of them are on board of one pipeline.
-    completed, ended = await asyncio.gather(
-        store.tasks.complete_all(successes), asyncio.gather(*(_take_other(store, each) for each in others))
-    )
-    taken = {id(each): Taken.of(reply, reply[1]) for each, reply in zip(successes, completed, strict=True)}
-    taken |= {id(each): end for each, end in zip(others, ended, strict=True)}
-    for each in outcomes:
-        kind, end = _kind(each), taken[id(each)]
-        metrics.outcomes.labels(kind, _cause(each, metrics), end.word).inc()
-        if end.run_ms is not None:
-            metrics.run_seconds.labels(kind).observe(end.run_ms / 1000)
-        log.debug("task.outcome", **_fields(each, end.lease), kind=kind, verdict=end.word)
-        _tell(each, kind, end, start_ns)
-    return [taken[id(each)] for each in outcomes]
+    answers = await asyncio.gather(*(_take(store, outcomes[place]) for place in places), return_exceptions=True)
+    for place, answer in zip(places, answers, strict=True):
+        if not isinstance(answer, BaseException):
+            taken[place] = answer
+            _note(metrics, outcomes[place], answer, start_ns)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return [taken[place] for place in range(len(outcomes))]
+
+
+def _note(metrics: MasterMetrics, judged: Judged, end: Taken, start_ns: int) -> None:
+    """Count an outcome that the store has answered, and tell of it."""
+    kind = _kind(judged)
+    metrics.outcomes.labels(kind, _cause(judged, metrics), end.word).inc()
+    if end.run_ms is not None:
+        metrics.run_seconds.labels(kind).observe(end.run_ms / 1000)
+    log.debug("task.outcome", **_fields(judged, end.lease), kind=kind, verdict=end.word)
+    _tell(judged, kind, end, start_ns)
 
 
 async def give_back(store: Store, worker_id: str, leases: Sequence[Grant | Lease]) -> None:
@@ -145,7 +164,10 @@ async def end_orphans(store: Store, metrics: MasterMetrics, leases: Sequence[Lea
         await take_outcome(store, metrics, loss)
 
 
-async def _take_other(store: Store, judged: Failure | Release) -> Taken:
+async def _take(store: Store, judged: Judged) -> Taken:
+    if isinstance(judged, Success):
+        completed = await store.tasks.complete(judged)
+        return Taken.of(completed, completed[1])
     if isinstance(judged, Release):
         released = await store.tasks.release(judged)
         return Taken.of(released, released[1])

@@ -5,16 +5,38 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from morphml_worker import MakeWorker
 from processes import MasterProcess, eventually
-from raw_peers import Broker, OpenBroker, OpenSession, StartMaster, outcome_of
-from scrapes import growth, scrape
+from prometheus_client import generate_latest
+from raw_peers import Broker, OpenBroker, OpenSession, RawSession, StartMaster, outcome_of
+from scrapes import Scrape, growth, scrape
+from store_server import OpenStore
 
+from tenure.common.errors import StoreUnavailable
 from tenure.common.registry import OTHER
-from tenure.master.metrics import CAUSE_LABELS_MAX, SEARCH_LABELS_MAX
+from tenure.master.master import Master
+from tenure.master.metrics import CAUSE_LABELS_MAX, SEARCH_LABELS_MAX, MasterMetrics
+from tenure.master.settings import load_settings
+from tenure.master.store.records import Answer, Failure, Success
 from tenure.proto import tenure_pb2, worker_pb2
+
+
+class NearMaster(NamedTuple):
+    """A master in this process."""
+
+    master: Master
+    address: str
+    metrics: MasterMetrics
+
+    def scrape(self) -> Scrape:
+        """What it counts."""
+        return Scrape(generate_latest(self.metrics.registry).decode())
+
 
 SUCCESS, FAILURE = worker_pb2.OUTCOME_SUCCESS, worker_pb2.OUTCOME_FAILURE
 LOSS, RELEASE = worker_pb2.OUTCOME_LOSS, worker_pb2.OUTCOME_RELEASE
@@ -237,3 +259,95 @@ async def test_masters_that_inherit_one_multiprocess_directory_mix_nothing(
         assert ((await scrape(first)).value(name, **labels), (await scrape(second)).value(name, **labels)) == (1, 0)
     assert (await scrape(second)).value("tenure_tasks") == 0
     assert list(folder.iterdir()) == []
+
+
+async def test_pushes_by_how_they_ended(
+    make_worker: MakeWorker, own_master: StartMaster, open_broker: OpenBroker
+) -> None:
+    master = await asyncio.to_thread(own_master)
+    broker = open_broker(master.address)
+    worker = make_worker(at=master).start()
+    (answered,) = await broker.submit("s")
+    await asyncio.to_thread(worker.wait_for_request, 1)
+    await asyncio.to_thread(worker.end, answered)
+    (given_up,) = await broker.submit("s")
+    await asyncio.to_thread(worker.wait_for_request, 2)
+    # It pulls from now on, so the master hangs up.
+    await broker.workers.RequestTask(worker_pb2.TaskRequest(worker_id=worker.worker_id, wait_ms=1))
+
+    async def ended() -> dict[tuple[str, ...], float]:
+        ends = (await scrape(master)).by("tenure_pushes_total", "end")
+        return ends if sum(ends.values()) == 2 else {}
+
+    assert await eventually(ended) == {("response",): 1, ("cancelled",): 1}
+    assert (await broker.task(given_up)).state == tenure_pb2.LEASED
+
+
+@pytest.fixture
+async def near_master(open_test_store: OpenStore) -> AsyncIterator[NearMaster]:
+    """A master in this process on a real store, whose answers the test can hold up."""
+    metrics = MasterMetrics()
+    master = Master(load_settings(listen="127.0.0.1:0", tick_seconds=0.1), await open_test_store(), metrics)
+    address = str(await master.start())
+    yield NearMaster(master, address, metrics)
+    await master.stop()
+
+
+async def test_outcomes_are_counted_once_though_the_store_fails_for_some_of_a_message(
+    near_master: NearMaster, open_broker: OpenBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when one of a cluster's nodes is away: what the others took is not sent to them again."""
+    tasks = near_master.master.store.tasks
+    await open_broker(near_master.address).submit("s", 2)
+    session = await RawSession.open(near_master.address, "w", want=2)
+    first, second = await session.hear_tasks(2)
+    fail, fails = tasks.fail, 0
+
+    async def fail_at_first(failure: Failure) -> Answer[str]:
+        nonlocal fails
+        fails += 1
+        # The successes have gone to the store by then.
+        await tasks.show([first.task_id])
+        if fails <= 2:
+            raise StoreUnavailable("is away, as asked")
+        return await fail(failure)
+
+    monkeypatch.setattr(tasks, "fail", fail_at_first)
+    outcomes = [outcome_of(first, SUCCESS), outcome_of(second, FAILURE, error_class="builtins.ValueError")]
+    await session.say(outcomes=worker_pb2.Outcomes(outcomes=outcomes))
+    verdicts = (await session.hear("outcome_verdicts")).outcome_verdicts.verdicts
+    assert [verdict.verdict for verdict in verdicts] == [worker_pb2.VERDICT_OK] * 2
+    now = near_master.scrape()
+    assert now.by("tenure_outcomes_total", "kind", "cause", "verdict") == {
+        ("success", "", "accepted"): 1,
+        ("failure", "builtins.ValueError", "accepted"): 1,
+    }
+    assert now.by("tenure_run_seconds_count", "kind") == {("success",): 1, ("failure",): 1}
+    await session.hang_up()
+
+
+async def test_an_outcome_whose_stream_breaks_before_the_stores_answer_is_counted(
+    near_master: NearMaster, open_broker: OpenBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = near_master.master.store.tasks
+    await open_broker(near_master.address).submit("s")
+    session = await RawSession.open(near_master.address, "w", want=1)
+    task = await session.hear_task()
+    complete_all = tasks.complete_all
+    taken, answered = asyncio.Event(), asyncio.Event()
+
+    async def answer_late(successes: Sequence[Success]) -> list[Answer[list[str]]]:
+        answers = await complete_all(successes)
+        taken.set()
+        await answered.wait()
+        return answers
+
+    monkeypatch.setattr(tasks, "complete_all", answer_late)
+    await session.say(outcomes=worker_pb2.Outcomes(outcomes=[outcome_of(task, SUCCESS)]))
+    await taken.wait()
+    await session.hang_up()
+    await eventually(lambda: near_master.master.sessions.all() == [], what="the stream's end")
+    await eventually(lambda: near_master.scrape().value("tenure_rpc_streams_open") == 0)
+    answered.set()
+    await eventually(lambda: near_master.scrape().value("tenure_outcomes_total", verdict="accepted") == 1)
+    assert near_master.scrape().value("tenure_run_seconds_count") == 1
