@@ -10,6 +10,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 export VENV PYTHON
+# Tests start the package hundreds of times: where byte code is not to be written, each would compile it anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test ops-test lint proto compat chaos simulate mutants acceptance model bench bench-checkpoint docs dashboard-images clean

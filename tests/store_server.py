@@ -8,6 +8,7 @@ One server serves the whole session; each test has a key prefix of its own, and 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis.utils
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -29,7 +31,10 @@ from tenure.master.store import Store, StoreOptions, open_store
 from tenure.master.store.embedded import find_server
 from tenure.master.store.pipeline import ObserveScript
 
-START_TIMEOUT_SECONDS = 30.0
+# redis-py reads its own package's metadata for every connection: a sixth of the time that tests of the store took.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
+
+START_TIMEOUT_SECONDS = 90.0
 # The session's server fsyncs at every write; what a power cut would do to it is nothing that these tests ask.
 MEMORY_FOLDER = Path("/dev/shm")
 # A test run that is killed must not leave servers behind: the server asks to be ended with it (Linux).
