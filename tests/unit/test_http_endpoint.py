@@ -37,8 +37,10 @@ def test_who_falls_silent_is_cut_off(served: HttpEndpoint, capfd: pytest.Capture
     with contextlib.ExitStack() as stack:
         for said in (b"", HALF_A_REQUEST):
             silent = connection(served, stack)
-            silent.sendall(said)
-            assert silent.recv(1) == b""
+            # On a busy machine it may be cut off before it has said anything: what comes then is answered by a reset.
+            with contextlib.suppress(ConnectionError):
+                silent.sendall(said)
+                assert silent.recv(1) == b""
     assert capfd.readouterr().err == ""
 
 
@@ -46,13 +48,18 @@ def test_one_more_than_may_be_served_is_cut_off_at_once_and_the_next_is_served(
     served: HttpEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint._QuietHandler, "timeout", 30)
-    before = threading.active_count()
+    # Those of other tests may end meanwhile.
+    others = set(threading.enumerate())
+
+    def serving() -> int:
+        return len(set(threading.enumerate()) - others)
+
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             connection(served, stack).sendall(HALF_A_REQUEST)
-        wait_for(lambda: threading.active_count() == before + 4, what="a thread for each")
+        wait_for(lambda: serving() == 4, what="a thread for each")
         assert connection(served, stack).recv(1) == b""
-        assert threading.active_count() == before + 4
-    wait_for(lambda: threading.active_count() == before, what="the threads end with their connections")
+        assert serving() == 4
+    wait_for(lambda: serving() == 0, what="the threads end with their connections")
     with urllib.request.urlopen(f"http://{served.address}/healthz", timeout=30) as answer:
         assert answer.status == 200

@@ -51,7 +51,7 @@ async def test_ranks_end_with_their_executor_and_an_executor_goes_on_without_a_l
                 return None
             return worker.executors()[0]
 
-        return await eventually(lambda: asyncio.to_thread(look), 40, f"a checkpoint in epoch {epoch}")
+        return await eventually(lambda: asyncio.to_thread(look), 120, f"a checkpoint in epoch {epoch}")
 
     executor = await trains(1)
     ranks = await asyncio.to_thread(ranks_of, executor)

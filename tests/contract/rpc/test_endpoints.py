@@ -94,6 +94,8 @@ async def test_figures_move(broker: Broker, search: str, open_session: OpenSessi
             "scripts": value("tenure_store_script_items_total", script="submit"),
         }
 
+    # Nobody else's: the session of a test before this one may end only now.
+    await asyncio.to_thread(wait_for, lambda: value("tenure_sessions") == 0, what="the end of earlier sessions")
     before = await asyncio.to_thread(figures)
     await broker.submit(search, 2)
     session = await open_session(want=1)

@@ -50,11 +50,13 @@ def metrics_of(task: EvaluationTask, directory: Path, ranks: int) -> Mapping[str
     return evaluate(task, context(directory, ranks)).metrics
 
 
-@pytest.mark.parametrize("extra", [{"weight_decay": "0.1"}, {"micro_batches": "3", "loader_workers": "1"}])
-def test_it_learns_what_one_device_learns(extra: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("extra", "ranks"), [({"weight_decay": "0.1"}, 3), ({"micro_batches": "3", "loader_workers": "1"}, 2)]
+)
+def test_it_learns_what_one_device_learns(extra: dict[str, str], ranks: int, tmp_path: Path) -> None:
     task = task_of(PLAIN, {"optimizer": "sgd"} | extra, **UNEVEN)
     alone = metrics_of(task, tmp_path / "alone", 1)
-    together = metrics_of(task, tmp_path / "together", 3)
+    together = metrics_of(task, tmp_path / "together", ranks)
     for name, value in comparable(alone).items():
         assert together[name] == pytest.approx(value, abs=1e-5), name
     weights, expected = (newest_state(tmp_path / name)["model"] for name in ("together", "alone"))

@@ -62,15 +62,8 @@ def test_a_killed_rank_is_told_by_its_signal(start: Start) -> None:
     ranks.tell("end")
     with pytest.raises(RankDied, match="rank 1 of the training was killed by SIGKILL"):
         ranks.hear()
-
-
-def test_a_collective_that_fails_for_a_dead_rank_says_so_and_others_go_through(start: Start) -> None:
-    ranks = start(2, rank_mains.be_killed)
-    (process,) = [psutil.Process(pid) for pid in ranks.pids]
-    ranks.tell("end")
-    # A collective fails when the rank is gone, which on a busy machine takes its time: it has to come up first.
-    wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
-    with pytest.raises(RankDied, match="was killed by SIGKILL"), ranks.watched():
+    # So is a collective that fails because of it.
+    with pytest.raises(RankDied, match="rank 1 of the training was killed by SIGKILL"), ranks.watched():
         raise RuntimeError("Connection closed by peer")
 
 

@@ -298,14 +298,14 @@ def test_the_process_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.Monke
             torch.utils.deterministic.fill_uninitialized_memory,
             torch.backends.cudnn.benchmark,
             torch.get_num_threads(),
-            threading.active_count(),
         )
 
-    before = flags()
+    before, threads = flags(), set(threading.enumerate())
     evaluate(task_of(extra={"threads": "3"}, **FAST), MemoryContext(tmp_path))
     with pytest.raises(InvalidArchitecture):
         evaluate(task_of(extra={"threads": "3"}, **FAST), MemoryContext(tmp_path, max_parameters=1))
     assert flags() == before
+    assert set(threading.enumerate()) <= threads, "those of other tests may have ended meanwhile"
 
 
 @pytest.mark.parametrize("asked", ["on", "off"])
