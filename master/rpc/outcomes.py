@@ -6,7 +6,7 @@ import asyncio
 import functools
 import signal
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,17 +116,33 @@ async def _take_all(
     store: Store, metrics: MasterMetrics, outcomes: Sequence[Judged], taken: MutableMapping[int, Taken]
 ) -> list[Taken]:
     start_ns = time.time_ns()
-    places = [place for place in range(len(outcomes)) if place not in taken]
+    parts = _parts(store, outcomes, [place for place in range(len(outcomes)) if place not in taken])
     # Started together, so that all of them are on board of one pipeline.
-    answers = await asyncio.gather(*(_take(store, outcomes[place]) for place in places), return_exceptions=True)
-    for place, answer in zip(places, answers, strict=True):
+    answers = await asyncio.gather(
+        *(_take(store, [outcomes[place] for place in part]) for part in parts), return_exceptions=True
+    )
+    for part, answer in zip(parts, answers, strict=True):
         if not isinstance(answer, BaseException):
-            taken[place] = answer
-            _note(metrics, outcomes[place], answer, start_ns)
+            for place, end in zip(part, answer, strict=True):
+                taken[place] = end
+                _note(metrics, outcomes[place], end, start_ns)
     for answer in answers:
         if isinstance(answer, BaseException):
             raise answer
     return [taken[place] for place in range(len(outcomes))]
+
+
+def _parts(store: Store, outcomes: Sequence[Judged], places: Iterable[int]) -> list[list[int]]:
+    """The places in parts that the store takes or doesn't: successes of a shard, each other outcome by itself."""
+    successes: dict[int | None, list[int]] = {}
+    others = []
+    for place in places:
+        judged = outcomes[place]
+        if isinstance(judged, Success):
+            successes.setdefault(store.keys.shard_of_task(judged.task_id), []).append(place)
+        else:
+            others.append([place])
+    return [*successes.values(), *others]
 
 
 def _note(metrics: MasterMetrics, judged: Judged, end: Taken, start_ns: int) -> None:
@@ -164,10 +180,14 @@ async def end_orphans(store: Store, metrics: MasterMetrics, leases: Sequence[Lea
         await take_outcome(store, metrics, loss)
 
 
-async def _take(store: Store, judged: Judged) -> Taken:
-    if isinstance(judged, Success):
-        completed = await store.tasks.complete(judged)
-        return Taken.of(completed, completed[1])
+async def _take(store: Store, part: Sequence[Judged]) -> list[Taken]:
+    successes = [each for each in part if isinstance(each, Success)]
+    completed = await store.tasks.complete_all(successes)
+    others = [await _take_other(store, each) for each in part if not isinstance(each, Success)]
+    return [Taken.of(reply, reply[1]) for reply in completed] + others
+
+
+async def _take_other(store: Store, judged: Failure | Release) -> Taken:
     if isinstance(judged, Release):
         released = await store.tasks.release(judged)
         return Taken.of(released, released[1])
