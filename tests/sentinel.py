@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,8 +21,9 @@ from store_server import _TIED_TO_PARENT
 from tenure.master.store.embedded import find_server
 
 SERVICE = "tenure-test"
-# Replicas and sentinels must know each other's ports before they start, so these are chosen, not read back. Nobody else
-# is given a port while we hold it; in the moment between, the server refuses to start and the test says so.
+# Replicas and sentinels must know each other's ports before they start, so these are chosen, not read back: of those
+# that the system gives to nobody by itself, also 10000 above, where a cluster's nodes talk.
+PORTS = range(11_000, 19_000)
 # Longer than a busy machine keeps a server from answering: no test reckons with a failover that it didn't ask for.
 DOWN_AFTER_MS = 2_000
 
@@ -146,8 +148,10 @@ class SentinelStore:
 
 
 def _free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(each.getsockname()[1]) for each in held]
-    for each in held:
-        each.close()
-    return ports
+    ports: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise AssertionError(f"of {len(PORTS)} ports only {len(ports)} are free")

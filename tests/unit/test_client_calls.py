@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -103,7 +104,7 @@ class TestSettings:
 
 class TestRetries:
     def test_a_refused_connection_goes_to_the_next_address(self, master: ScriptedMaster, silent_address: str) -> None:
-        with Client(f"{silent_address},{master.address}", timeout_seconds=20) as client:
+        with Client(f"{silent_address},{master.address}", timeout_seconds=60) as client:
             assert client.stats().master_id == master.address
 
     @pytest.mark.parametrize(
@@ -128,10 +129,16 @@ class TestRetries:
 
     def test_a_fault_that_stays_is_raised_at_the_deadline(self, book: Book, master: ScriptedMaster) -> None:
         book.faults["GetStats"] = [StoreUnavailable("the store is down")] * 1000
-        expected = pytest.raises(StoreUnavailable, match=r"the store is down, tried for \d")
-        with Client(master.address, timeout_seconds=0.5) as client, expected:
-            client.stats()
-        assert len(book.calls("GetStats")) > 1
+        # On a busy machine half a second may be over before the first answer.
+        for seconds in (0.5, 5, 30):
+            before = len(book.calls("GetStats"))
+            with Client(master.address, timeout_seconds=seconds) as client, pytest.raises(TenureError) as caught:
+                client.stats()
+            if len(book.calls("GetStats")) > before + 1:
+                break
+        assert isinstance(caught.value, StoreUnavailable)
+        assert re.search(r"the store is down, tried for \d", str(caught.value))
+        assert len(book.calls("GetStats")) > before + 1
 
     def test_nobody_at_all_is_told_with_the_addresses_and_the_remedy(self, silent_address: str) -> None:
         with Client(silent_address, timeout_seconds=0.3) as client, pytest.raises(MasterUnavailable) as caught:
@@ -170,7 +177,7 @@ class TestRetries:
         caller = threading.Thread(target=call)
         caller.start()
         client.close()
-        caller.join(timeout=20)
+        caller.join(timeout=60)
         assert not caller.is_alive()
         assert "closed" in str(errors[0])
         with pytest.raises(TenureError, match="closed"):
