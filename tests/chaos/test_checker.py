@@ -217,3 +217,16 @@ def test_a_run_that_died_by_itself_may_expire_only_under_a_fault(struck: bool) -
     if not struck:
         too_late(events)
     assert [violation.invariant for violation in check(events)] == ([] if struck else ["I9"])
+
+
+@pytest.mark.parametrize("kind", ["blackout", "worker_hold_up"])
+def test_a_restarted_worker_says_what_it_lost_when_it_is_there(kind: str) -> None:
+    """Regression: seeds 231 and 253 on a machine so busy that workers took ten seconds to start."""
+    events = good_history()
+    strike, heal = find(events, "strike"), find(events, "heal")
+    strike.update(time=-100.0, kind=kind)
+    heal["time"] = -99.0
+    ready = transition(events, "a", "expire")["time"] - 1.0
+    events.append({"time": ready, "what": "ready", "worker": "w1"})
+    events.sort(key=lambda event: event["time"])
+    assert [violation.invariant for violation in check(events)] == ([] if kind == "blackout" else ["I9"])

@@ -11,6 +11,9 @@ from chaos_suite.workload import OUTCOME_OF_FATE, task_of_key
 # another, a worker that finds its way back, and room for a busy machine.
 AFTERMATH_SECONDS = 12.0
 
+# They end workers and start them again. Those say what was lost when they are there, not when they are started.
+RESTARTING = frozenset({"worker_reboot", "blackout"})
+
 
 def unexplained_losses(story: Story) -> Iterator[str]:
     """One text for each lease that expired, or run that counted as lost, though nothing had struck its worker."""
@@ -54,5 +57,9 @@ def _something_was_struck(story: Story, lease: Lease) -> bool:
 
 def _harms_around(story: Story, lease: Lease) -> Iterator[list[str]]:
     for strike, healed in story.strikes():
-        if strike["time"] <= lease.ended and healed + AFTERMATH_SECONDS >= lease.ended:
+        over = healed
+        if strike["kind"] in RESTARTING:
+            back = (ready["time"] for ready in story.of("ready") if ready["worker"] == lease.worker)
+            over = next((time for time in back if time > healed), healed)
+        if strike["time"] <= lease.ended and over + AFTERMATH_SECONDS >= lease.ended:
             yield strike["harms"]
