@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis
@@ -159,7 +159,11 @@ class Scene:
 
     def snapshot(self) -> dict[str, bytes]:
         """Everything as it is, for :meth:`roll_back`."""
-        return {key: self.client.dump(key) for key in keys_of(self.client, self.store.keys.prefix)}  # type: ignore[misc]
+        keys = keys_of(self.client, self.store.keys.prefix)
+        with self.client.pipeline(transaction=False) as asked:
+            for key in keys:
+                asked.dump(key)
+            return dict(zip(keys, asked.execute(), strict=True))
 
     def roll_back(self, to: dict[str, bytes]) -> None:
         """The store comes back older than it was."""
@@ -171,7 +175,7 @@ class Scene:
         """Every key's whole value, but for when a search was last spoken of."""
         left_out = {self.key(name) for name in without}
         keys = [key for key in keys_of(self.client, self.store.keys.prefix) if key not in left_out]
-        values = {key: read_key(self.client, key) for key in keys}
+        values = read_keys(self.client, keys)
         for value in values.values():
             if isinstance(value, dict):
                 value.pop(b"changed", None)
@@ -180,21 +184,29 @@ class Scene:
 
 def read_key(client: redis.Redis, key: str) -> Any:
     """A key's whole value, in a form that compares."""
-    match client.type(key).decode():
-        case "string":
-            return client.get(key)
-        case "hash":
-            return client.hgetall(key)
-        case "list":
-            return client.lrange(key, 0, -1)
-        case "set":
-            return set(client.smembers(key))
-        case "zset":
-            return client.zrange(key, 0, -1, withscores=True)
-        case "stream":
-            return client.xrange(key)
-        case kind:
-            raise AssertionError(f"{key} is a {kind}")
+    return read_keys(client, [key])[key]
+
+
+def read_keys(client: redis.Redis, keys: list[str]) -> dict[str, Any]:
+    """The same of many, in two round trips."""
+    with client.pipeline(transaction=False) as asked:
+        for key in keys:
+            asked.type(key)
+        kinds = [kind.decode() for kind in asked.execute()]
+        for key, kind in zip(keys, kinds, strict=True):
+            _READ[kind](asked, key)
+        values = asked.execute()
+    return {key: set(value) if kind == "set" else value for key, kind, value in zip(keys, kinds, values, strict=True)}
+
+
+_READ: dict[str, Callable[[Any, str], Any]] = {
+    "string": lambda client, key: client.get(key),
+    "hash": lambda client, key: client.hgetall(key),
+    "list": lambda client, key: client.lrange(key, 0, -1),
+    "set": lambda client, key: client.smembers(key),
+    "zset": lambda client, key: client.zrange(key, 0, -1, withscores=True),
+    "stream": lambda client, key: client.xrange(key),
+}
 
 
 def open_scene(store: Store, server: StoreServer, search: str = "s") -> Scene:
