@@ -176,7 +176,7 @@ class MasterMetrics:
         self.renewals = self._counter("tenure_lease_renewals", "Lease renewals by verdict", ["verdict"])
         self.renewal_lag_seconds = self._histogram(
             "tenure_lease_renewal_lag_seconds",
-            "Time between two renewals of one lease, above the heartbeat interval",
+            "Time between two renewals of one lease on one session, above the heartbeat interval",
             buckets=_LAG_SECONDS,
         )
         self.lease_clock_seconds = self._gauge("tenure_lease_clock_seconds", "The lease clock", ["shard"])

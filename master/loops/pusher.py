@@ -88,7 +88,8 @@ class Pusher:
             await self._master.store.workers.seen_legacy(worker_id)
             return
         strays = [Renewal(task_id, "", 0, worker_id) for task_id in running if task_id not in worker.calls]
-        await self._master.store.tasks.renew_all(strays)
+        for verdict in await self._master.store.tasks.renew_all(strays):
+            self._master.metrics.renewals.labels(verdict.value).inc()
 
     def note_result(self, worker_id: str, task_id: str) -> None:
         """A Tenure worker has told a result by SubmitResult."""

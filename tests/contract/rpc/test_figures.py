@@ -351,3 +351,20 @@ async def test_an_outcome_whose_stream_breaks_before_the_stores_answer_is_counte
     answered.set()
     await eventually(lambda: near_master.scrape().value("tenure_outcomes_total", verdict="accepted") == 1)
     assert near_master.scrape().value("tenure_run_seconds_count") == 1
+
+
+async def test_renewals_of_workers_that_only_heartbeat(
+    make_worker: MakeWorker, own_master: StartMaster, open_broker: OpenBroker
+) -> None:
+    """A MorphML worker's heartbeat renews what a master before this one pushed to it."""
+    master = await asyncio.to_thread(own_master)
+    worker = make_worker(at=master).start()
+    (task_id,) = await open_broker(master.address).submit("s")
+    await asyncio.to_thread(worker.wait_for_request, 1)
+    await asyncio.to_thread(master.kill)
+    await asyncio.to_thread(master.restart)
+    await asyncio.to_thread(worker.heartbeat)
+    assert (await scrape(master)).by("tenure_lease_renewals_total", "verdict") == {("OK",): 1}
+    await asyncio.to_thread(worker.end, task_id)
+    await asyncio.to_thread(worker.heartbeat, "busy", task_id)
+    assert (await scrape(master)).by("tenure_lease_renewals_total", "verdict") == {("OK",): 1, ("FINISHED",): 1}
