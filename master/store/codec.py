@@ -12,7 +12,7 @@ from tenure.common.states import TaskState
 from tenure.master.store.compute import Compute
 from tenure.master.store.lease_facts import LeaseFacts
 from tenure.master.store.origins import origin
-from tenure.master.store.payload import decode_payload, encode_payload
+from tenure.master.store.payload import DamagedPayload, decode_payload, encode_payload
 from tenure.master.store.pipeline import Arguments
 from tenure.master.store.records import (
     ACCEPTS_CODE_LABEL,
@@ -120,7 +120,11 @@ def grants(reply: list[Any]) -> Grants:
     for row in reply:
         task_id, token, epoch, attempt, search, timeout, progress, payload, checkpoints, *rest = row
         key, digest, ooms, waited, trace = rest
-        architecture, config, evaluator, code = decode_payload(payload)
+        try:
+            architecture, config, evaluator, code = decode_payload(payload)
+        except DamagedPayload:
+            granted.damaged += (text(task_id),)
+            continue
         granted.append(
             Grant(
                 task_id=text(task_id),

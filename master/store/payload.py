@@ -31,10 +31,23 @@ def encode_payload(spec: TaskSpec) -> tuple[str, bytes]:
     return hashlib.sha256(text).hexdigest()[:32], zlib.compress(text, 6)
 
 
-def decode_payload(blob: bytes) -> tuple[str, Config, str, str]:
-    """The inverse of :func:`encode_payload`: (architecture, config, evaluator, code)."""
-    architecture, epochs, batch, rate, dataset, extra = json.loads(
-        zlib.decompress(blob).decode("utf-8", "surrogatepass")
-    )
+class DamagedPayload(Exception):
+    """What is there is no payload, or nothing is."""
+
+
+def decode_payload(blob: bytes | None) -> tuple[str, Config, str, str]:
+    """The inverse of :func:`encode_payload`: (architecture, config, evaluator, code).
+
+    Raises:
+        DamagedPayload: It can't be read.
+    """
+    if blob is None:
+        raise DamagedPayload("the store has no payload of this task")
+    try:
+        architecture, epochs, batch, rate, dataset, extra = json.loads(
+            zlib.decompress(blob).decode("utf-8", "surrogatepass")
+        )
+    except (zlib.error, ValueError) as error:
+        raise DamagedPayload(f"the store's payload of this task is damaged: {error}") from error
     evaluator, _, code = extra.pop(_PROGRAM_KEY, "").partition("@")
     return architecture, Config(epochs, batch, rate, dataset, extra), evaluator, code

@@ -144,9 +144,12 @@ class Grants(list[Grant]):
 
     Attributes:
         passed_over: Whether tasks wait that it lost lately and another worker should be asked for.
+        damaged: Tasks that nobody can be given, since what a worker needs of them can't be read. Their leases run out,
+            and use their own budgets up.
     """
 
     passed_over: bool = False
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import structlog
+
 from tenure.common.errors import InvalidInput, WrongState
 from tenure.common.ids import new_task_id
 from tenure.common.limits import BATCH_TASKS_MAX
@@ -38,6 +40,8 @@ from tenure.master.store.records import (
     TaskView,
     Verdict,
 )
+
+log = structlog.get_logger()
 
 Fenced = TypeVar("Fenced", Success, Renewal)
 
@@ -117,6 +121,9 @@ class TaskStore:
             part_granted = codec.grants(reply)
             granted += part_granted
             granted.passed_over |= part_granted.passed_over
+            granted.damaged += part_granted.damaged
+        for task_id in granted.damaged:
+            log.error("store.payload_damaged", task=task_id, worker=request.worker_id)
         return granted
 
     async def give_back(self, tokens: Sequence[str]) -> int:
