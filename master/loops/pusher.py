@@ -58,7 +58,7 @@ class Pusher:
 
     def forget(self, worker_id: str) -> None:
         """The worker pulls: don't push to it."""
-        self._others.add(worker_id)
+        self._note_other(worker_id)
         worker = self._workers.pop(worker_id, None)
         if worker is not None:
             self._master.spawn(worker.close())
@@ -130,10 +130,14 @@ class Pusher:
         except TenureError:
             return None
         if view.fields.get("dispatch") != PUSH:
-            if len(self._others) > OTHERS_MAX:
-                self._others.clear()
-            self._others.add(worker_id)
+            self._note_other(worker_id)
             return None
         self.note_worker(worker_id)
         log.info("push.taken_back", worker=worker_id, running=sorted(running))
         return self._workers[worker_id]
+
+    def _note_other(self, worker_id: str) -> None:
+        if len(self._others) >= OTHERS_MAX:
+            # They are looked up again.
+            self._others.clear()
+        self._others.add(worker_id)
