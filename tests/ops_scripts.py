@@ -30,10 +30,16 @@ class Said:
 
 
 class Scripts:
-    """Runs ``FOLDER/NAME ARGUMENTS…``."""
+    """Runs ``FOLDER/NAME ARGUMENTS…``.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Of the scripts.
+        home: Their TENURE_HOME, where runs keep each other out; None: the user's.
+    """
+
+    def __init__(self, folder: Path, home: Path | None = None) -> None:
         self.folder = folder
+        self._home = {"TENURE_HOME": str(home)} if home is not None else {}
 
     async def __call__(self, name: str, *arguments: str | Path, **environment: str) -> Said:
         """Run one to its end; no setting of Tenure's goes along that isn't given here."""
@@ -51,7 +57,9 @@ class Scripts:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if not name.startswith("TENURE_")} | environment,
+            env={name: value for name, value in os.environ.items() if not name.startswith("TENURE_")}
+            | self._home
+            | environment,
         )
 
 

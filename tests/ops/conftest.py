@@ -39,9 +39,9 @@ def ops() -> Path:
 
 
 @pytest.fixture
-def scripts(ops: Path) -> Scripts:
+def scripts(ops: Path, tmp_path: Path) -> Scripts:
     """The scripts of ``ops``, to be run."""
-    return Scripts(ops / "scripts")
+    return Scripts(ops / "scripts", tmp_path / "home")
 
 
 def _of_ready_files(root: Path) -> Iterator[psutil.Process]:

@@ -1,4 +1,4 @@
-"""A rolling-restart that is broken off leaves nothing down for good: it finishes it, or the next run does."""
+"""A restart that is broken off leaves nothing down for good: it finishes it, or the next run does, of any script."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import json
 import os
 import signal
 import stat
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
-from ops_scripts import FAILED, KEPT, Scripts, pid_of
+from cluster import Cluster
+from ops_scripts import FAILED, KEPT, REFUSED, Scripts, pid_of
 from processes import eventually, is_alive
 from rolling_scene import Fleet
+from worker_process import WorkerProcess
 
 INTERRUPTED = 130
 
@@ -25,7 +28,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     """A master and two workers."""
     made = await Fleet(tmp_path).start(masters=1, workers=2)
     yield made
-    for path in made.workers_ready:
+    for path in made.ready_files:
         with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
             process = psutil.Process(pid_of(path))
             for each in [*process.children(recursive=True), process]:
@@ -100,7 +103,7 @@ async def test_what_a_killed_run_left_down_is_started_first_by_the_next(
 ) -> None:
     ready, worker = fleet.workers_ready[0], fleet.workers[0]
     state = tmp_path / "state"
-    record = state / "rolling-restart.json"
+    record = state / "stopped.json"
     second = pid_of(fleet.workers_ready[1])
     environ = psutil.Process(worker.pid).environ()
     options = ("workers", "--ready-file", *fleet.ready_files, "--state-dir", state)
@@ -141,3 +144,120 @@ async def test_what_a_killed_run_left_down_is_started_first_by_the_next(
     assert await asyncio.to_thread(os.readlink, f"/proc/{again.pid}/fd/1") == str(worker.log_path)
     assert pid_of(fleet.workers_ready[1]) != second
     assert not record.exists()
+
+
+@pytest.mark.slow
+async def test_a_worker_that_a_killed_restart_workers_left_down_is_started_by_any_script(
+    fleet: Fleet, scripts: Scripts
+) -> None:
+    ready, worker = fleet.workers_ready[0], fleet.workers[0]
+    second = pid_of(fleet.workers_ready[1])
+    worker.signal(signal.SIGSTOP)
+    process = await scripts.start("restart-workers", *fleet.workers_ready)
+    await eventually(lambda: is_told_to_end(worker.pid), what="a SIGTERM")
+    for name in ("restart-master", "restart-workers", "rolling-restart"):
+        options = fleet.workers_ready if name == "restart-workers" else ["--ready-file", *fleet.masters_ready]
+        said = await scripts(name, *options)
+        assert said.code == REFUSED, said
+        assert f"another run is going on (pid {process.pid})" in said.err
+    process.kill()
+    await process.communicate()
+    worker.signal(signal.SIGCONT)
+    await worker.wait()
+
+    said = await scripts("restart-workers", ready, "--dry-run")
+    assert said.code == KEPT, said
+    assert "worker w1 was left down by a run that was broken off, and would be started first" in said.out
+    assert pid_of(ready) == worker.pid
+
+    said = await scripts("restart-master", "--ready-file", *fleet.masters_ready)
+    assert said.code == KEPT, said
+    assert "worker w1 was left down by a run that was broken off: it is started first" in said.out
+    assert is_alive(pid_of(ready))
+    assert pid_of(fleet.workers_ready[1]) == second
+
+    said = await scripts("restart-workers", *fleet.workers_ready)
+    assert said.code == KEPT, said
+    assert "left down" not in said.out
+    assert pid_of(fleet.workers_ready[1]) != second
+
+
+def leavings(worker: WorkerProcess) -> list[str]:
+    """How the worker was told to end, each time."""
+    lines = map(json.loads, worker.log_path.read_text().splitlines())
+    return [line["how"] for line in lines if line["event"] == "worker.leaving"]
+
+
+@pytest.mark.slow
+async def test_a_worker_that_still_drains_for_a_killed_run_is_waited_for(cluster: Cluster, scripts: Scripts) -> None:
+    """Another SIGTERM would kill what it runs."""
+    worker = await cluster.add_worker("w1", drain_grace_seconds=60)
+    gate, ready = cluster.root / "gate", cluster.root / "w1.ready"
+    (task_id,) = await cluster.submit("first", ["deaf"], {"ignore_stop": "1", "gate": str(gate)})
+    await eventually(lambda: cluster.journal("gate"), what="the evaluation at the gate")
+    process = await scripts.start("restart-workers", ready)
+    await eventually(lambda: leavings(worker), what="a drain")
+    process.kill()
+    await process.communicate()
+
+    process = await scripts.start("restart-workers", ready)
+    assert process.stdout is not None
+    while b"before: " not in (line := await process.stdout.readline()):
+        assert line, "it ended before it looked at the worker"
+    assert is_alive(worker.pid)
+    gate.touch()
+    out, err = await process.communicate()
+    assert process.returncode == KEPT, (out, err)
+    assert leavings(worker) == ["drain"]
+    await cluster.all_ended("first")
+    (record,) = (await cluster.records([task_id])).values()
+    assert (record.state, record.losses, record.attempts) == ("SUCCEEDED", 0, 0)
+
+
+async def kill_while_it_waits_for(pid: int, scripts: Scripts, *arguments: str | Path) -> None:
+    """A restart of the master with this pid, which can't end before the script is killed."""
+    os.kill(pid, signal.SIGSTOP)
+    process = await scripts.start("restart-master", *arguments[:2], "--unproved", *arguments[2:])
+    await eventually(lambda: is_told_to_end(pid), what="a SIGTERM")
+    process.kill()
+    await process.communicate()
+    os.kill(pid, signal.SIGCONT)
+    await eventually(lambda: not is_alive(pid), what="the master's end")
+
+
+@pytest.mark.slow
+async def test_a_master_that_a_killed_run_left_down_is_started_as_it_was_or_as_it_was_to_be(
+    cluster: Cluster, scripts: Scripts, tmp_path: Path
+) -> None:
+    await cluster.add_worker("w1")
+    (done,) = await cluster.submit("first", ["done"], {})
+    await cluster.all_ended("first")
+    ready = cluster.root / "master" / "ready.json"
+    pid = pid_of(ready)
+    argv, environ = psutil.Process(pid).cmdline(), psutil.Process(pid).environ()
+    await kill_while_it_waits_for(pid, scripts, "--ready-file", ready)
+    assert stat.S_IMODE((tmp_path / "home" / "ops" / "stopped.json").stat().st_mode) == 0o600
+
+    said = await scripts("restart-master", "--ready-file", ready, "--dry-run")
+    assert said.code == KEPT, said
+    assert "was left down by a run that was broken off, and would be started first" in said.out
+    assert not ready.exists(), "a master that ends in order takes it along"
+
+    said = await scripts("restart-master", "--ready-file", ready)
+    assert said.code == KEPT, said
+    assert "was left down by a run that was broken off: it is started first" in said.out
+    assert "was started just now: it is not restarted once more" in said.out
+    again = psutil.Process(pid_of(ready))
+    assert again.cmdline()[: len(argv)] == argv
+    assert again.environ() == {**environ, "TENURE_MASTER_LISTEN": cluster.master.address}
+
+    # By another command line, without which nobody would know its settings either.
+    new = [sys.executable, "-m", "tenure.client.cli", "master", "--log-level", "debug"]
+    await kill_while_it_waits_for(again.pid, scripts, "--ready-file", ready, "--", *new)
+    said = await scripts("restart-master", "--ready-file", ready, "--", *new)
+    assert said.code == KEPT, said
+    newest = psutil.Process(pid_of(ready))
+    assert newest.cmdline() == new
+    assert newest.environ()["TENURE_MASTER_DATA_DIR"] == environ["TENURE_MASTER_DATA_DIR"]
+    assert (await cluster.records([done]))[done].state == "SUCCEEDED"
+    assert not (tmp_path / "home" / "ops" / "stopped.json").exists()

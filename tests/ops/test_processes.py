@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from restarting.interruptions import undisturbed
 from restarting.processes import (
     CannotRestart,
     Output,
@@ -18,7 +19,6 @@ from restarting.processes import (
     Running,
     reachable,
     start,
-    undisturbed,
     unit_of,
     wait_until,
 )

@@ -152,7 +152,9 @@ async def test_a_start_that_fails_is_told_with_what_to_do_and_can_be_made_good(
     assert said.code == FAILED, said
     assert "the new master ended with status 7" in said.err
     assert "start it by hand" in said.err
+    assert "is not back; to go on, run the same command again: it starts first what is down" in said.out
 
+    (cluster.root / "home" / "ops" / "stopped.json").unlink()
     said = await scripts("restart-master", "--ready-file", ready)
     assert said.code == USAGE, said
     assert "give its command line after --" in said.err

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import site
 import zipfile
 from base64 import urlsafe_b64encode
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cluster import ARCHITECTURE
 from ops_scripts import KEPT, USAGE, Said, Scripts, pid_of
-from processes import eventually
+from processes import eventually, is_alive
 from rolling_scene import SearchProgram
 from worker_process import TESTS
 
@@ -87,10 +89,7 @@ class Installed:
 
     async def upgrade(self, *arguments: str | Path, code: int = KEPT, targets: bool = True) -> Said:
         """Run upgrade on all of it; what it said, which must have come to ``code``."""
-        given = ["--root", self.root, "--state-dir", self.folder / "state", "--pip-option=--no-deps"]
-        if targets:
-            given += ["--ready-file", *self.ready_files, "--log", self.folder / "all.log", "--output", "json"]
-        said = await self._scripts("upgrade", *arguments, *map(str, given), **self._environment)
+        said = await self._scripts("upgrade", *self._given(*arguments, targets=targets), **self._environment)
         assert said.code == code, (said.out[-3000:], said.err[-3000:])
         return said
 
@@ -144,6 +143,41 @@ class Installed:
                 with contextlib.suppress(ProcessLookupError):
                     started.kill()
             await started.wait()
+
+    async def upgrade_killed_in_a_drain(self, *arguments: str | Path) -> None:
+        """Kill an upgrade between w1's SIGTERM and its start; nothing runs in w1's place then."""
+        gate = self.folder / f"gate-{len(list(self.folder.glob('gate-*')))}"
+        extra = {"ignore_stop": "1", "gate": str(gate)}
+        with Client(self.address, timeout_seconds=30) as client:
+            specs = [
+                {"architecture": ARCHITECTURE, "config": {"extra": extra}, "key": f"{gate.name}-{n}"} for n in "ab"
+            ]
+            handles = await asyncio.to_thread(client.search("first").submit_many, specs)
+            await eventually(lambda: all(handle.record().state == "LEASED" for handle in handles), what="two leases")
+            old = psutil.Process(pid_of(self.ready_files[1]))
+            leavings = self._leavings()
+            process = await self._scripts.start("upgrade", *self._given(*arguments), **self._environment)
+            try:
+                gone_on = lambda: self._leavings() > leavings or process.returncode is not None  # noqa: E731
+                await eventually(gone_on, deadline=120, what="a drain")
+            finally:
+                process.kill()
+                out, err = await process.communicate()
+            assert process.returncode == -signal.SIGKILL, (out, err)
+            gate.touch()
+            await eventually(lambda: not is_alive(old.pid), what="w1's end")
+            for handle in handles:
+                assert (await asyncio.to_thread(handle.result, 60)).metrics
+
+    def _leavings(self) -> int:
+        return (self.folder / "all.log").read_text().count("worker.leaving")
+
+    def _given(self, *arguments: str | Path, targets: bool = True) -> list[str]:
+        given: list[str | Path] = [*arguments, "--root", self.root, "--state-dir", self.folder / "state"]
+        given.append("--pip-option=--no-deps")
+        if targets:
+            given += ["--ready-file", *self.ready_files, "--log", self.folder / "all.log", "--output", "json"]
+        return [str(each) for each in given]
 
 
 @pytest.fixture
@@ -212,3 +246,36 @@ async def test_versions_come_and_go_and_the_search_notices_nothing(installed: In
     assert {(record.attempts, record.losses) for record in program_records.values()} == {(0, 0)}
     ends = {attempt.outcome for record in program_records.values() for attempt in record.attempt_records}
     assert ends <= {"success", "release"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_what_was_killed_half_way_goes_on_or_back_by_the_same_command(
+    installed: Installed, tmp_path: Path
+) -> None:
+    old, new = build_wheel(tmp_path, "0.1.1"), build_wheel(tmp_path, "0.2.0")
+    forward = ("--to", new, "--no-backup")
+    await installed.upgrade("--to", old, "--install-only", targets=False)
+    await installed.start()
+
+    # Forward, and back from there: what is down is started by the old version, which needs no second restart.
+    await installed.upgrade_killed_in_a_drain(*forward)
+    said = await installed.upgrade(*forward, "--dry-run")
+    assert "worker w1 was left down by a run that was broken off, and would be started first" in said.err
+    said = await installed.upgrade("--rollback")
+    assert "worker w1 was left down by a run that was broken off: it is started first" in said.err
+    assert installed.versions() == ["0.1.1"] * 3
+    assert installed.current == "0.1.1"
+
+    # Forward, and on.
+    await installed.upgrade_killed_in_a_drain(*forward)
+    said = await installed.upgrade(*forward)
+    assert "worker w1 was left down by a run that was broken off: it is started first" in said.err
+    assert installed.versions() == ["0.2.0"] * 3
+
+    # Back, and on back, not forward again.
+    await installed.upgrade_killed_in_a_drain("--rollback")
+    said = await installed.upgrade("--rollback")
+    assert "worker w1 was left down by a run that was broken off: it is started first" in said.err
+    assert installed.versions() == ["0.1.1"] * 3
+    assert installed.current == "0.1.1"

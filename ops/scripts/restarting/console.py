@@ -19,6 +19,7 @@ from restarting.accounting import Accounting, shortened
 from restarting.processes import AnotherRun, CannotRestart, Output, Recipe, RestartFailed
 from tenure.client import Client
 from tenure.common.errors import InvalidSetting, TenureError
+from tenure.common.paths import data_home
 from tenure.master.store.server import without_passwords
 
 DEFAULT_MASTER = "127.0.0.1:50051"
@@ -44,7 +45,7 @@ Exit codes:
     1  done, but a promise broke, or something did not come back to work; the report says what
     2  bad usage, or what is named can't be restarted from here; nothing was changed
     3  no master answers, so nothing could be proved; nothing was changed
-    5  another run is going on (rolling-restart and upgrade only); nothing was changed
+    5  another run is going on; nothing was changed
     6  a process did not end or start again, or no master answers any more; the message says what to do
   130  stopped by Ctrl-C
 """
@@ -61,6 +62,13 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help="how long workers may take to come back and renew their leases (default: 90)",
     )
     parser.add_argument("--log", metavar="FILE", type=Path, help="append output here, instead of where it goes now")
+    parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        type=Path,
+        default=data_home() / "ops",
+        help="where runs keep each other out and leave word (default: ops/ below TENURE_HOME)",
+    )
     parser.add_argument("--skip-fsck", action="store_true", help="don't check the store's indexes at the end")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done; change nothing")
     parser.add_argument("--output", choices=("text", "json"), default="text", help="json: one document on stdout")

@@ -35,7 +35,7 @@ def use_python_with_tenure() -> None:
                     os.execv(python, [python, *sys.argv])
                 except OSError as error:
                     if python == given:
-                        _refuse_given(given, error.strerror)
+                        _refuse_given(given, error.strerror or str(error))
     sys.stderr.write(
         "error: no Python with the package tenure found: activate its environment, or set TENURE_PYTHON to its python\n"
     )

@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from restarting.console import (
 from restarting.master_target import ForeignMaster, LocalMaster, Patience, keeping_port, master_id
 from restarting.processes import CannotRestart, Output, Ready, Recipe, Running, reachable
 from restarting.recovery import await_recovery
+from restarting.resuming import Resumed, resuming, saying_what_is_left
 from restarting.snapshot import Snapshot, read_evidence, take_snapshot
+from restarting.stopped import Stopped
 from tenure.client import Client
 
 _PATIENCE_SECONDS = 30.0
@@ -39,6 +41,9 @@ is heard and each lease renewed, and says what changed. Running it again restart
 The process is started with the command line, environment, directory and output that it has now, or, after --,
 with another command line (an upgrade). A port that the system chose is kept. A master of systemd's or in a container
 is restarted by --via, since whoever supervises it would start a second one.
+
+What it stops is noted until it is back: if this command is killed in between, or what it starts ends, the next run of
+it, or of another script that restarts things, starts first what is down, as it was. Two at once are refused.
 
 Examples:
     restart-master --ready-file /run/tenure/master.json
@@ -93,10 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _make_plan(arguments: argparse.Namespace) -> LocalMaster | ForeignMaster:
+def _make_plan(arguments: argparse.Namespace, left: Stopped | None) -> LocalMaster | ForeignMaster:
+    """``left``: the master, if an earlier run stopped it and this one starts it by another command line."""
     address = master_addresses(arguments.master).partition(",")[0]
     if arguments.via:
         return ForeignMaster(address, arguments.via)
+    if left is not None:
+        recipe = replace(left.recipe, argv=tuple(arguments.command))
+        return LocalMaster(left.address, None, recipe, Output.at(left.outputs, arguments.log))
     ready = running = None
     try:
         if arguments.ready_file is not None:
@@ -108,17 +117,38 @@ def _make_plan(arguments: argparse.Namespace) -> LocalMaster | ForeignMaster:
     except CannotRestart as error:
         if not arguments.command:
             raise CannotRestart(f"{error}; to start one, give its command line after --") from None
-    recipe = running.recipe if running is not None else Recipe.of_this_process()
-    if arguments.command:
-        recipe = replace(recipe, argv=tuple(arguments.command))
+    was = running.recipe if running is not None else Recipe.of_this_process()
+    recipe = replace(was, argv=tuple(arguments.command)) if arguments.command else was
     if ready is not None:
-        recipe = keeping_port(recipe, ready)
+        was, recipe = keeping_port(was, ready), keeping_port(recipe, ready)
     ending = signal.SIGKILL if arguments.kill else signal.SIGTERM
-    return LocalMaster(address, running, recipe, Output(running, arguments.log), ending)
+    return LocalMaster(address, running, recipe, Output(running, arguments.log), was, ending)
+
+
+def _is_named(stopped: Stopped, arguments: argparse.Namespace) -> bool:
+    """Whether it is the master that is to be restarted."""
+    if arguments.ready_file is not None:
+        ready: Path = arguments.ready_file
+        return stopped.ready == ready.absolute()
+    return bool(stopped.pid == arguments.pid)
 
 
 def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
-    plan = _make_plan(arguments)
+    def as_meant(stopped: Stopped) -> Stopped | None:
+        """It is started by the new command line at once: the old one may be what is wrong."""
+        return None if arguments.command and _is_named(stopped, arguments) else stopped
+
+    with resuming("restart-master", arguments, console, as_meant=as_meant) as resumed:
+        named = next((each for each in resumed.down if _is_named(each, arguments)), None)
+        if named is not None and not arguments.command:
+            console.say("dry run: nothing was changed")
+            return Exit.KEPT
+        return resumed.go_on(lambda: _restart_it(arguments, resumed, named, console), console)
+
+
+def _restart_it(arguments: argparse.Namespace, resumed: Resumed, left: Stopped | None, console: Console) -> Exit:
+    plan = _make_plan(arguments, left)
+    name = f"master {plan.address}"
     addresses = master_addresses(arguments.master, plan.address)
     with (
         Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client,
@@ -127,8 +157,10 @@ def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
         old_id = master_id(glance)
         console.say(f"master {old_id or '(none answers)'} at {plan.address}")
         starts_anew = isinstance(plan, LocalMaster) and plan.running is None
-        before = None if arguments.unproved or starts_anew else take_snapshot(client)
-        plan.describe(console)
+        started_just_now = name in resumed.started
+        before = None if arguments.unproved or starts_anew or started_just_now else take_snapshot(client)
+        if not started_just_now:
+            plan.describe(console)
         if before is not None:
             console.say(
                 f"before: {len(before.tasks)} tasks, {len(before.held())} of them under a lease, "
@@ -139,8 +171,11 @@ def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
             return Exit.KEPT
         console.changing = True
         began = time.monotonic()
-        patience = Patience(arguments.stop_timeout, arguments.ready_timeout)
-        plan.carry_out(patience, lambda: master_id(glance) not in ("", old_id), console)
+        if started_just_now:
+            console.say(f"{name} was started just now: it is not restarted once more")
+        else:
+            _carry_out(plan, lambda: master_id(glance) not in ("", old_id), arguments, resumed, console)
+            resumed.record.is_back([name])
         down_seconds = time.monotonic() - began
         console.say(f"a new master answers at {plan.address} after {down_seconds:.1f} s")
         accounting = _account(client, before, arguments.settle_timeout, console)
@@ -148,6 +183,20 @@ def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
         return console.report(
             accounting, proved=before is not None, master_id=master_id(glance), down_seconds=round(down_seconds, 3)
         )
+
+
+def _carry_out(
+    plan: LocalMaster | ForeignMaster,
+    has_come: Callable[[], bool],
+    arguments: argparse.Namespace,
+    resumed: Resumed,
+    console: Console,
+) -> None:
+    noted = plan.noted() if isinstance(plan, LocalMaster) else None
+    resumed.record.will_stop([noted] if noted is not None else [])
+    patience = Patience(arguments.stop_timeout, arguments.ready_timeout)
+    with saying_what_is_left(resumed.record, arguments.log, console):
+        plan.carry_out(patience, has_come, console)
 
 
 def _account(client: Client, before: Snapshot | None, settle_seconds: float, console: Console) -> Accounting:

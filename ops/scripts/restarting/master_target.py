@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from restarting.console import Console, command_line
+from restarting.interruptions import undisturbed
 from restarting.processes import (
     CALL_POLL_SECONDS,
     CannotRestart,
@@ -21,9 +22,9 @@ from restarting.processes import (
     reachable,
     run_command,
     start,
-    undisturbed,
     wait_until,
 )
+from restarting.stopped import Stopped
 from tenure.client import Client
 from tenure.common.errors import TenureError
 
@@ -70,6 +71,7 @@ class LocalMaster:
         running: None: it doesn't run.
         recipe: How it is started.
         output: Where it writes to.
+        was: How it was started itself; None: by ``recipe``.
         ending: What ends it.
         child: What was started in its place.
     """
@@ -78,6 +80,7 @@ class LocalMaster:
     running: Running | None
     recipe: Recipe
     output: Output
+    was: Recipe | None = None
     ending: signal.Signals = signal.SIGTERM
     child: subprocess.Popen[bytes] | None = None
 
@@ -103,7 +106,14 @@ class LocalMaster:
 
     def started_as(self, recipe: Recipe) -> LocalMaster:
         """The same, started by another recipe."""
-        return replace(self, recipe=recipe)
+        return replace(self, recipe=recipe, was=self.was or self.recipe)
+
+    def noted(self) -> Stopped | None:
+        """What is noted before it is stopped; None: it doesn't run."""
+        if self.running is None:
+            return None
+        name = f"master {self.address}"
+        return Stopped.of(name, self.running, self.was or self.recipe, self.recipe, self.output, self.address)
 
     def carry_out(self, patience: Patience, has_come: Callable[[], bool], console: Console) -> None:
         """See MasterTarget."""

@@ -8,11 +8,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -43,12 +43,14 @@ class Ready:
     Attributes:
         worker_id: Empty for a master.
         grpc: Where it listens, ``H:P``.
+        http: The same of its ``/readyz``; '' if it doesn't say.
     """
 
     path: Path
     pid: int
     worker_id: str
     grpc: str
+    http: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Ready:
@@ -59,7 +61,8 @@ class Ready:
         """
         try:
             facts = json.loads(path.read_text())
-            return cls(path.absolute(), int(facts["pid"]), str(facts.get("worker_id", "")), str(facts["grpc"]))
+            worker_id, http = str(facts.get("worker_id", "")), str(facts.get("http", ""))
+            return cls(path.absolute(), int(facts["pid"]), worker_id, str(facts["grpc"]), http)
         except FileNotFoundError:
             raise CannotRestart(f"{path} is not there: nothing runs, or it was started without --ready-file") from None
         except OSError as error:
@@ -83,6 +86,16 @@ class Recipe:
         """For a process that has no predecessor: what it would inherit from this one; ``argv`` is empty."""
         return cls((), dict(os.environ), Path.cwd())
 
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Recipe:
+        """From a record; raises KeyError, TypeError or ValueError if it is none."""
+        environ = {str(name): str(value) for name, value in dict(content["environ"]).items()}
+        return cls(tuple(map(str, content["argv"])), environ, Path(content["directory"]))
+
+    def written(self) -> dict[str, Any]:
+        """For a record."""
+        return {"argv": list(self.argv), "environ": dict(self.environ), "directory": str(self.directory)}
+
     @property
     def settings(self) -> dict[str, str]:
         """The part of the environment that Tenure reads."""
@@ -97,6 +110,13 @@ class Recipe:
             elif part.startswith(f"--{name}="):
                 given = part.partition("=")[2]
         return given
+
+    @property
+    def ready_file(self) -> Path | None:
+        """Where it was told to say who it is; None: by none of its words and variables."""
+        variables = ("TENURE_MASTER_READY_FILE", "TENURE_WORKER_READY_FILE")
+        given = next(filter(None, (self.option("ready-file", variable) for variable in variables)), "")
+        return self.directory / given if given else None
 
     def with_options(self, variables: Mapping[str, str]) -> Recipe:
         """The same, with Tenure settings added: on the command line if it is the ``tenure`` command, in the
@@ -285,56 +305,6 @@ def run_command(command: Sequence[str]) -> None:
         raise RestartFailed(f"can't run {command[0]}: {error.strerror}") from None
     if status != 0:
         raise RestartFailed(f"`{' '.join(command)}` ended with status {status}")
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and hang-ups back: between stopping and starting nobody else knows the command line."""
-    held: list[int] = []
-
-    def hold(number: int, frame: object) -> None:
-        held.append(number)
-        sys.stderr.write("will stop after this step\n")
-
-    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if held:
-        _interrupt()
-
-
-@contextlib.contextmanager
-def finishing(what: str) -> Iterator[None]:
-    """Let the first Ctrl-C or hang-up stop only afterwards, so that what was begun is back; the next one stops at once,
-    if it isn't held back (:func:`undisturbed`).
-    """
-    asked: list[int] = []
-
-    def ask(number: int, frame: object) -> None:
-        asked.append(number)
-        if len(asked) > 1:
-            raise KeyboardInterrupt
-        sys.stderr.write(f"finishing {what}, which is on its way, then will stop; Ctrl-C again leaves it\n")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
-        _interrupt()
-
-
-def _interrupt() -> None:
-    """What Ctrl-C does now that it is held back no more."""
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler):
-        raise KeyboardInterrupt
-    handler(signal.SIGINT, None)
 
 
 def wait_until(

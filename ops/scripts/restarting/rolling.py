@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,16 @@ from restarting.console import (
     seconds,
 )
 from restarting.groups import Amount, Selector
+from restarting.interruptions import finishing
 from restarting.master_target import Patience
 from restarting.plan import Processes, make_steps, moment
 from restarting.probe import Probe, Seen
-from restarting.processes import CannotRestart, RestartFailed, finishing
+from restarting.processes import CannotRestart, RestartFailed
 from restarting.recovery import await_recovery
-from restarting.run_record import RunRecord, default_directory
+from restarting.resuming import Resumed, resuming, say_what_is_left
+from restarting.run_record import RunRecord
 from restarting.snapshot import Snapshot, read_evidence, take_snapshot
 from restarting.steps import Rolling, Step, WorkersStep
-from restarting.stopped import start_again
 from restarting.templates import naming, template
 from tenure.client import Client
 from tenure.common.errors import TenureError
@@ -155,57 +155,37 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--anew", action="store_true", help="also what a run that was broken off has restarted already")
     group.add_argument("--yes", action="store_true", help="don't ask, at a terminal")
-    group.add_argument(
-        "--state-dir",
-        metavar="DIR",
-        type=Path,
-        default=default_directory(),
-        help="where runs keep each other out and leave word (default: ops/ below TENURE_HOME)",
-    )
 
 
 def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
-    record = RunRecord(arguments.state_dir, "rolling-restart")
-    with contextlib.ExitStack() as held:
+    with resuming("rolling-restart", arguments, console) as resumed:
+        arguments.ready_file = resumed.without_down(arguments.ready_file)
+        return resumed.go_on(lambda: _restart_the_rest(arguments, resumed, console), console)
+
+
+def _restart_the_rest(arguments: argparse.Namespace, resumed: Resumed, console: Console) -> Exit:
+    processes = Processes.read(arguments)
+    addresses = master_addresses(arguments.master, processes.addresses)
+    with Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client:
+        steps = _what_is_left(arguments, processes, addresses, client, resumed, console)
         if arguments.dry_run:
-            record.read()
-            _say_what_is_down(arguments, record, console)
-            started: list[str] = []
-        else:
-            held.enter_context(record)
-            started, back = start_again(record.stopped, arguments.ready_timeout, arguments.log, console)
-            record.is_back([*started, *back])
-        processes = Processes.read(arguments)
-        addresses = master_addresses(arguments.master, processes.addresses)
-        with Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client:
-            steps = _what_is_left(arguments, processes, addresses, client, record, started, console)
-            if arguments.dry_run:
-                _say_plan(console, client, steps, in_full=True)
-                console.say("dry run: nothing was changed")
-                return Exit.KEPT
-            before = _say_plan(console, client, steps, in_full=False)
-            if not console.confirmed(
-                f"go on with {len(steps)} step{'s' * (len(steps) != 1)}, as above?", yes=arguments.yes
-            ):
-                console.say("nothing was changed")
-                return Exit.BROKEN
-            console.changing = True
-            rolling = Rolling(
-                client,
-                console,
-                Patience(arguments.stop_timeout, arguments.ready_timeout),
-                arguments.settle_timeout,
-            )
-            return roll(rolling, steps, record, before, addresses, arguments)
-
-
-def _say_what_is_down(arguments: argparse.Namespace, record: RunRecord, console: Console) -> None:
-    """For a dry run, which starts nothing: what is planned then is the rest."""
-    for stopped in record.stopped:
-        if not stopped.still_runs and stopped.ready_pid is None:
-            console.say(f"{stopped.name} was left down by a run that was broken off, and would be started first")
-            stopped.describe(console, arguments.log)
-            arguments.ready_file = [path for path in arguments.ready_file if path.absolute() != stopped.ready]
+            _say_plan(console, client, steps, in_full=True)
+            console.say("dry run: nothing was changed")
+            return Exit.KEPT
+        before = _say_plan(console, client, steps, in_full=False)
+        if not console.confirmed(
+            f"go on with {len(steps)} step{'s' * (len(steps) != 1)}, as above?", yes=arguments.yes
+        ):
+            console.say("nothing was changed")
+            return Exit.BROKEN
+        console.changing = True
+        rolling = Rolling(
+            client,
+            console,
+            Patience(arguments.stop_timeout, arguments.ready_timeout),
+            arguments.settle_timeout,
+        )
+        return roll(rolling, steps, resumed.record, before, addresses, arguments)
 
 
 def _what_is_left(
@@ -213,11 +193,11 @@ def _what_is_left(
     processes: Processes,
     addresses: str,
     client: Client,
-    record: RunRecord,
-    started: Collection[str],
+    resumed: Resumed,
     console: Console,
 ) -> list[Step]:
-    """The steps, without what a run that was broken off has done, and what was ``started`` after it just now."""
+    """The steps, without what a run that was broken off has done, and what was started after it just now."""
+    record = resumed.record
     if arguments.anew:
         record.forget()
     steps, left_out = make_steps(arguments, processes, addresses, client)
@@ -226,7 +206,7 @@ def _what_is_left(
         identities = step.identities()
         done = {name for name in step.names if record.has_done(name, identities.get(name, ""))}
         left_out += [f"{name} was restarted by the run that began at {record.begun}" for name in sorted(done)]
-        now = {name for name in step.names if name in started} - done
+        now = {name for name in step.names if name in resumed.started} - done
         left_out += [f"{name} was started just now" for name in sorted(now)]
         done |= now
         if isinstance(step, WorkersStep):
@@ -286,7 +266,7 @@ def roll(
     except (RestartFailed, CannotRestart, TenureError) as error:
         failure = error
     except KeyboardInterrupt:
-        _say_what_is_not_back(console, record, arguments)
+        say_what_is_left(record, arguments.log, console, _GO_ON)
         raise
     finally:
         if probe is not None:
@@ -295,21 +275,12 @@ def roll(
         record.finish()
     else:
         console.fail(failure, Exit.FAILED)
-        _say_what_is_not_back(console, record, arguments)
+        say_what_is_left(record, arguments.log, console, _GO_ON)
     accounting = give_account(rolling, before, arguments, complete=failure is None)
     if accounting is None:
         return Exit.FAILED
     result = report(console, accounting, seen, time.monotonic() - began, steps, failure)
     return Exit.FAILED if failure is not None else result
-
-
-def _say_what_is_not_back(console: Console, record: RunRecord, arguments: argparse.Namespace) -> None:
-    """Of a run that is broken off: what it leaves."""
-    left = [sentence for stopped in record.stopped if (sentence := stopped.describe(console, arguments.log))]
-    if left:
-        console.say(f"stopped: {'; '.join(left)}; {_GO_ON}")
-    else:
-        console.say(f"stopped; of what runs here nothing is down; {_GO_ON}")
 
 
 def give_account(

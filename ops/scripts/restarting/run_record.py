@@ -6,38 +6,34 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from restarting.processes import AnotherRun, CannotRestart
 from restarting.stopped import Stopped
 from tenure.common.directory_lock import DirectoryLock
-from tenure.common.paths import data_home
-
-
-def default_directory() -> Path:
-    """Where runs of this user on this machine meet."""
-    return data_home() / "ops"
 
 
 class RunRecord:
     """Held by one run at a time (``with``); the operating system gives it back however the run ends.
 
-    Of a run that did not get to its end a file stays: which targets it restarted, and who they were afterwards. The
+    Of a run that did not get to its end files stay: which targets it restarted, and who they were afterwards. The
     next run leaves out those that still are the same. And which it had stopped or was about to, with all that starting
-    them takes, environment included: the file is for its user alone.
+    them takes, environment included: that file is for its user alone.
 
     Args:
         directory: Made if need be.
-        command: Whose runs these are; each command has a record of its own, and all share one lock.
+        command: Whose runs these are; each command has a record of its own of what is done. All share one lock, and
+            one record of what is down: whoever comes next starts that.
     """
 
     def __init__(self, directory: Path, command: str) -> None:
         self._directory = directory
         self._path = directory / f"{command}.json"
+        self._stopped_path = directory / "stopped.json"
         self._lock: DirectoryLock | None = None
         self._begun_unix = time.time()
         self._done: dict[str, str] = {}
@@ -80,15 +76,11 @@ class RunRecord:
 
     def read(self) -> None:
         """Look at what an unfinished run has left; needs no lock."""
-        try:
-            content = json.loads(self._path.read_text())
+        with _reading(self._path) as content:
             self._begun_unix = float(content["begun_unix"])
             self._done = {str(name): str(identity) for name, identity in content["done"].items()}
-            self._stopped = {each.name: each for each in map(Stopped.read, content.get("stopped", []))}
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CannotRestart(f"{self._path} is no record of a run ({error!r}): delete it") from None
+        with _reading(self._stopped_path) as content:
+            self._stopped = {each.name: each for each in map(Stopped.read, content["stopped"])}
 
     def forget(self) -> None:
         """Begin from the start. What is down stays noted."""
@@ -102,8 +94,8 @@ class RunRecord:
     def note(self, target: str, identity: str) -> None:
         """The target is back, as this one."""
         self._done[target] = identity
-        self._stopped.pop(target, None)
-        self._write()
+        _write(self._path, {"begun_unix": self._begun_unix, "done": self._done})
+        self.is_back([target])
 
     @property
     def stopped(self) -> list[Stopped]:
@@ -114,30 +106,46 @@ class RunRecord:
         """These are about to be stopped: from here on, how they are started stands in the file."""
         if processes:
             self._stopped |= {each.name: each for each in processes}
-            self._write()
+            self._write_stopped()
 
     def is_back(self, names: Sequence[str]) -> None:
         """These run again; whether they are to be restarted is another matter."""
-        if names:
+        if self._stopped.keys() & set(names):
             for name in names:
                 self._stopped.pop(name, None)
-            self._write()
-
-    def _write(self) -> None:
-        scratch = self._path.with_name(self._path.name + ".part")
-        with contextlib.suppress(FileNotFoundError):
-            scratch.unlink()
-        content = {
-            "begun_unix": self._begun_unix,
-            "done": self._done,
-            "stopped": [each.written() for each in self._stopped.values()],
-        }
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(json.dumps(content) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self._path)
+            self._write_stopped()
 
     def finish(self) -> None:
         """All is done: the next run begins from the start."""
         self._path.unlink(missing_ok=True)
+
+    def _write_stopped(self) -> None:
+        if self._stopped:
+            _write(self._stopped_path, {"stopped": [each.written() for each in self._stopped.values()]})
+        else:
+            self._stopped_path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """What the file says, to be taken apart; an empty record if there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        content = {"begun_unix": time.time(), "done": {}, "stopped": []}
+    except (OSError, ValueError) as error:
+        raise CannotRestart(f"{path} is no record of a run ({error!r}): delete it") from None
+    try:
+        yield content
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CannotRestart(f"{path} is no record of a run ({error!r}): delete it") from None
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    scratch = path.with_name(path.name + ".part")
+    scratch.unlink(missing_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(json.dumps(content) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)

@@ -106,10 +106,8 @@ class MasterStep:
 
     def stopped(self) -> list[Stopped]:
         """See Step."""
-        target = self.target
-        if not isinstance(target, LocalMaster) or target.running is None:
-            return []
-        return [Stopped.of(self.title, target.running, target.recipe, target.output)]
+        noted = self.target.noted() if isinstance(self.target, LocalMaster) else None
+        return [noted] if noted is not None else []
 
     def describe(self, console: Console) -> None:
         """See Step."""
@@ -152,11 +150,7 @@ class WorkersStep:
 
     def stopped(self) -> list[Stopped]:
         """See Step."""
-        return [
-            Stopped.of(name, target.running, target.recipe, target.output)
-            for name, target in zip(self.names, self.targets, strict=True)
-            if isinstance(target, LocalWorker)
-        ]
+        return [target.noted() for target in self.targets if isinstance(target, LocalWorker)]
 
     def describe(self, console: Console) -> None:
         """See Step."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 
 from restarting.console import Console
+from restarting.interruptions import finishing
 from restarting.processes import (
     CLOCK_SLACK_SECONDS,
     CannotRestart,
@@ -20,10 +22,13 @@ from restarting.processes import (
     Recipe,
     RestartFailed,
     Running,
-    finishing,
     start,
     wait_until,
 )
+
+_DIAL_SECONDS = 1.0
+# One that came up and doesn't serve may not heed a SIGTERM either.
+_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,39 +37,51 @@ class Stopped:
 
     Attributes:
         name: As a record of the run has it: ``worker ID``, ``master H:P``.
-        ready: Its ready file, which its successor writes anew.
+        ready: Its ready file, which its successor writes anew; None: it writes none.
+        address: Where its successor serves, of a master; '' of a worker.
         pid: Of the process that is stopped; the same of ``started_unix``.
         noted_unix: Its successor was started after this.
+        recipe: How it was started itself: that is known to be good.
+        successor: How the run meant to start it; the same, if not by another version or command line.
         outputs: Where stdout and stderr go.
+        unwanted: What runs by one of these, and doesn't serve, is ended first.
     """
 
     name: str
-    ready: Path
+    ready: Path | None
+    address: str
     pid: int
     started_unix: float
     noted_unix: float
     recipe: Recipe
+    successor: Recipe
     outputs: tuple[str, str]
+    unwanted: tuple[Recipe, ...] = ()
 
     @classmethod
-    def of(cls, name: str, running: Running, recipe: Recipe, output: Output) -> Self:
-        """Of a process that runs, and was found by its ready file."""
-        assert running.ready is not None
-        return cls(name, running.ready, running.pid, running.started_unix, time.time(), recipe, output.names)
+    def of(
+        cls, name: str, running: Running, recipe: Recipe, successor: Recipe, output: Output, address: str = ""
+    ) -> Self:
+        """Of a process that runs."""
+        # As it was named to us, where its successor is told of the same one.
+        told_alike = running.ready is not None and successor.ready_file == recipe.ready_file
+        ready = running.ready if told_alike else successor.ready_file
+        now = time.time()
+        return cls(name, ready, address, running.pid, running.started_unix, now, recipe, successor, output.names)
 
     @classmethod
     def read(cls, content: dict[str, Any]) -> Self:
         """From a record; raises KeyError, TypeError or ValueError if it is none."""
-        argv = tuple(map(str, content["argv"]))
-        environ = {str(name): str(value) for name, value in dict(content["environ"]).items()}
         stdout, stderr = content["outputs"]
         return cls(
             str(content["name"]),
-            Path(content["ready"]),
+            Path(content["ready"]) if content["ready"] else None,
+            str(content["address"]),
             int(content["pid"]),
             float(content["started_unix"]),
             float(content["noted_unix"]),
-            Recipe(argv, environ, Path(content["directory"])),
+            Recipe.read(content["recipe"]),
+            Recipe.read(content["successor"]),
             (str(stdout), str(stderr)),
         )
 
@@ -72,15 +89,20 @@ class Stopped:
         """For a record."""
         return {
             "name": self.name,
-            "ready": str(self.ready),
+            "ready": str(self.ready or ""),
+            "address": self.address,
             "pid": self.pid,
             "started_unix": self.started_unix,
             "noted_unix": self.noted_unix,
-            "argv": list(self.recipe.argv),
-            "environ": dict(self.recipe.environ),
-            "directory": str(self.recipe.directory),
+            "recipe": self.recipe.written(),
+            "successor": self.successor.written(),
             "outputs": list(self.outputs),
         }
+
+    def only_by(self, recipe: Recipe) -> Self:
+        """The same, to be started by this recipe, whatever it was started by before or meant to be."""
+        unwanted = tuple(each for each in (self.recipe, self.successor) if each != recipe)
+        return replace(self, recipe=recipe, successor=recipe, unwanted=unwanted)
 
     @property
     def still_runs(self) -> bool:
@@ -91,8 +113,10 @@ class Stopped:
         return False
 
     @property
-    def ready_pid(self) -> int | None:
+    def serving_pid(self) -> int | None:
         """Of the successor that serves; None: none does yet."""
+        if self.ready is None:
+            return self.coming_pid if self.address and _listens(self.address) else None
         with contextlib.suppress(CannotRestart):
             running = Running.of(Ready.read(self.ready))
             if (running.pid, running.started_unix) != (self.pid, self.started_unix):
@@ -102,31 +126,65 @@ class Stopped:
     @property
     def coming_pid(self) -> int | None:
         """Of a successor that runs and need not serve yet, whoever started it."""
+        return self._pid_by(self.recipe, self.successor)
+
+    @property
+    def unwanted_pid(self) -> int | None:
+        """Of a successor that is to be ended."""
+        return self._pid_by(*self.unwanted)
+
+    def _pid_by(self, *recipes: Recipe) -> int | None:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if (
                     process.create_time() >= self.noted_unix - CLOCK_SLACK_SECONDS
                     and (process.pid, process.create_time()) != (self.pid, self.started_unix)
-                    and tuple(process.cmdline()) == self.recipe.argv
-                    and Recipe((), process.environ(), Path()).settings == self.recipe.settings
+                    and any(_runs(process, recipe) for recipe in recipes)
                     and process.status() != psutil.STATUS_ZOMBIE
                 ):
                     return process.pid
         return None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it has ended and nothing serves in its place."""
+        return not self.still_runs and self.serving_pid is None
 
     def describe(self, console: Console, log: Path | None) -> str:
         """Say whether it is back, and if not, how it is started by hand. Returns that in a few words, '' if it is."""
         if self.still_runs:
             console.say(f"not restarted: {self.name}: pid {self.pid} has not ended")
             return f"{self.name} was not restarted"
-        if self.ready_pid is not None:
+        if self.serving_pid is not None:
             return ""
         if (pid := self.coming_pid) is not None:
-            console.say(f"not back yet: {self.name}: pid {pid} was started, and has not written {self.ready} yet")
+            sign = f"has not written {self.ready}" if self.ready is not None else f"does not serve at {self.address}"
+            console.say(f"not back yet: {self.name}: pid {pid} was started, and {sign} yet")
             return f"{self.name} is not back yet"
         console.say(f"NOT BACK: {self.name} is down; once it can, start it by hand:")
         console.recipe(self.recipe, Output.at(self.outputs, log))
         return f"{self.name} is not back"
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with (
+        contextlib.suppress(OSError, ValueError),
+        socket.create_connection((host.strip("[]"), int(port)), _DIAL_SECONDS),
+    ):
+        return True
+    return False
+
+
+def _runs(process: psutil.Process, recipe: Recipe) -> bool:
+    """Whether it was started so. What a script is started by stands before it then, and where it was found on PATH."""
+    words = process.cmdline()[-len(recipe.argv) :]
+    if len(words) < len(recipe.argv) or tuple(words[1:]) != recipe.argv[1:]:
+        return False
+    return (
+        Path(words[0]).name == Path(recipe.argv[0]).name
+        and Recipe((), process.environ(), Path()).settings == recipe.settings
+    )
 
 
 def start_again(
@@ -144,7 +202,7 @@ def start_again(
     for each in stopped:
         if each.still_runs:
             continue
-        if each.ready_pid is not None:
+        if each.serving_pid is not None:
             back.append(each.name)
             continue
         console.changing = True
@@ -155,6 +213,8 @@ def start_again(
 
 
 def _start_one(stopped: Stopped, ready_seconds: float, log: Path | None, console: Console) -> None:
+    if (unwanted := stopped.unwanted_pid) is not None:
+        _end(stopped.name, unwanted, console)
     pid, child = stopped.coming_pid, None
     if pid is None:
         console.say(f"{stopped.name} was left down by a run that was broken off: it is started first")
@@ -170,9 +230,21 @@ def _start_one(stopped: Stopped, ready_seconds: float, log: Path | None, console
         return child.poll() is not None if child is not None else not psutil.pid_exists(pid)
 
     waiting = console.progress(f"{stopped.name}, pid {pid}, does not serve yet")
-    wait_until(lambda: ended() or stopped.ready_pid is not None, ready_seconds, waiting=waiting)
-    if stopped.ready_pid is None:
+    wait_until(lambda: ended() or stopped.serving_pid is not None, ready_seconds, waiting=waiting)
+    if stopped.serving_pid is None:
         what = "ended after its start" if ended() else f"does not serve after {ready_seconds:g} s"
         stopped.describe(console, log)
         raise RestartFailed(f"{stopped.name}, pid {pid}, {what}; its output says why; nothing else was changed")
     console.say(f"{stopped.name} is back, pid {pid}")
+
+
+def _end(name: str, pid: int, console: Console) -> None:
+    console.say(f"{name} was started by a run that was broken off, as pid {pid}, which does not serve: it is ended")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.terminate()
+        try:
+            process.wait(_END_SECONDS)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(_END_SECONDS)

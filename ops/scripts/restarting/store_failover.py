@@ -9,7 +9,8 @@ from typing import Any, Self
 from redis.exceptions import RedisError
 
 from restarting.console import Console
-from restarting.processes import CALL_POLL_SECONDS, CannotRestart, RestartFailed, undisturbed, wait_until
+from restarting.interruptions import undisturbed
+from restarting.processes import CALL_POLL_SECONDS, CannotRestart, RestartFailed, wait_until
 from restarting.store_servers import Server, StoreUrl, is_in_step
 
 _FAILOVER_SECONDS = 60.0

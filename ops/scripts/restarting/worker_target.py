@@ -4,6 +4,9 @@ how several are restarted together.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import signal
 import subprocess
 import time
@@ -12,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from restarting.console import Console, command_line
+from restarting.interruptions import undisturbed
 from restarting.processes import (
     CALL_POLL_SECONDS,
     CannotRestart,
@@ -20,16 +24,18 @@ from restarting.processes import (
     Recipe,
     RestartFailed,
     Running,
+    reachable,
     run_command,
     start,
-    undisturbed,
     wait_until,
 )
 from restarting.snapshot import leased_now
+from restarting.stopped import Stopped
 from tenure.client import Client, WorkerRecord
 
 _DRAIN_GRACE_SECONDS = 60.0
 _DRAIN_MARGIN_SECONDS = 30.0
+_ASKING_SECONDS = 5.0
 # Those that no run is given to: a slot that starts is on its way.
 _USELESS_SLOTS = ("starting", "broken", "cordoned")
 
@@ -43,8 +49,12 @@ class WorkerTarget(Protocol):
     def describe(self, console: Console) -> None:
         """Say what is about to be done."""
 
-    def stop(self) -> None:
-        """Have it drain and end; returns at once, or (somebody else restarts it) when it is up again."""
+    def stop(self, *, cordoned: bool) -> None:
+        """Have it drain and end; returns at once, or (somebody else restarts it) when it is up again.
+
+        Args:
+            cordoned: Whether masters keep tasks from it.
+        """
 
     def restart(self, console: Console) -> str:
         """Once it has ended, start it. Returns what is wrong, '' if nothing is.
@@ -59,13 +69,24 @@ class WorkerTarget(Protocol):
 
 @dataclass
 class LocalWorker:
-    """A process on this machine."""
+    """A process on this machine.
+
+    Attributes:
+        recipe: How it is started.
+        output: Where it writes to.
+        drain_seconds: For it to end in.
+        http: Where its ``/readyz`` is; '' if that isn't known.
+        was: How it was started itself; None: by ``recipe``.
+        child: What was started in its place.
+    """
 
     worker_id: str
     running: Running
     recipe: Recipe
     output: Output
     drain_seconds: float
+    http: str = ""
+    was: Recipe | None = None
     child: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -90,7 +111,7 @@ class LocalWorker:
         if drain_seconds is None:
             grace = recipe.option("drain-grace-seconds", "TENURE_WORKER_DRAIN_GRACE_SECONDS")
             drain_seconds = float(grace or _DRAIN_GRACE_SECONDS) + _DRAIN_MARGIN_SECONDS
-        return cls(ready.worker_id, running, recipe, output(running), drain_seconds)
+        return cls(ready.worker_id, running, recipe, output(running), drain_seconds, ready.http)
 
     def describe(self, console: Console) -> None:
         """See WorkerTarget."""
@@ -99,12 +120,28 @@ class LocalWorker:
 
     def started_as(self, recipe: Recipe) -> LocalWorker:
         """The same, started by another recipe."""
-        return replace(self, recipe=recipe)
+        return replace(self, recipe=recipe, was=self.was or self.recipe)
 
-    def stop(self) -> None:
+    def noted(self) -> Stopped:
+        """What is noted before it is stopped."""
+        return Stopped.of(f"worker {self.worker_id}", self.running, self.was or self.recipe, self.recipe, self.output)
+
+    def stop(self, *, cordoned: bool) -> None:
         """See WorkerTarget."""
         self.output.open()
-        self.running.signal(signal.SIGTERM)
+        # To one that drains already, for a run that was broken off, another SIGTERM would mean: kill what runs.
+        if cordoned or not self._takes_no_tasks():
+            self.running.signal(signal.SIGTERM)
+
+    def _takes_no_tasks(self) -> bool:
+        """Whether it says so; one that says nothing may take some."""
+        with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+            host, _, port = reachable(self.http).rpartition(":")
+            connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_ASKING_SECONDS)
+            with contextlib.closing(connection):
+                connection.request("GET", "/readyz")
+                return json.loads(connection.getresponse().read())["open"] is False
+        return False
 
     def restart(self, console: Console) -> str:
         """See WorkerTarget."""
@@ -139,7 +176,7 @@ class ForeignWorker:
         console.say(f"worker {self.worker_id}, to be restarted by")
         console.say(f"  {command_line(self.command)}")
 
-    def stop(self) -> None:
+    def stop(self, *, cordoned: bool) -> None:
         """See WorkerTarget."""
         run_command(self.command)
 
@@ -184,7 +221,8 @@ def restart_together(
     failures: list[RestartFailed] = []
     with undisturbed():
         for target in targets:
-            target.stop()
+            known = before.get(target.worker_id)
+            target.stop(cordoned=known is not None and known.mode != "active")
         # What they were given in the moment before they knew. Those that somebody else restarts are up again by now.
         drained |= _leases_of(client, {target.worker_id for target in targets if isinstance(target, LocalWorker)})
         for target in targets:

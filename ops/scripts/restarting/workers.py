@@ -20,6 +20,7 @@ from restarting.console import (
 )
 from restarting.processes import CannotRestart, Output, Ready
 from restarting.recovery import await_recovery
+from restarting.resuming import Resumed, resuming, saying_what_is_left
 from restarting.snapshot import read_evidence, take_snapshot
 from restarting.templates import fill_in
 from restarting.worker_target import ForeignWorker, LocalWorker, WorkerTarget, restart_together
@@ -31,6 +32,8 @@ _EXAMPLES = """\
 Each worker gets a SIGTERM, which drains it: its evaluations save a checkpoint, their tasks go back without burning an
 attempt, and other workers go on with them. When it has ended it is started again as it was, and only when a master has
 heard it is the next one's turn. Then every task is compared with what it was before. Running it again restarts again.
+What it stops is noted until it is back: if this command is killed in between, the next run of it, or of another script
+that restarts things, starts first what is down. Two at once are refused.
 
 Workers on other machines, of systemd's or in containers are restarted by --via, once for each worker id, with
 {worker} and {host} filled in. The command must let the drain finish (systemctl restart with the unit in ops/ does).
@@ -89,15 +92,28 @@ def _foreign_workers(client: Client, arguments: argparse.Namespace) -> Iterator[
 
 
 def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
+    with resuming("restart-workers", arguments, console) as resumed:
+        given, arguments.ready_files = arguments.ready_files, resumed.without_down(arguments.ready_files)
+        if given and not arguments.ready_files:
+            console.say("dry run: nothing was changed")
+            return Exit.KEPT
+        return resumed.go_on(lambda: _restart_them(arguments, resumed, console), console)
+
+
+def _restart_them(arguments: argparse.Namespace, resumed: Resumed, console: Console) -> Exit:
     local = [
         LocalWorker.of(Ready.read(path), lambda running: Output(running, arguments.log), arguments.drain_timeout)
         for path in arguments.ready_files
     ]
     addresses = master_addresses(arguments.master, local[0].recipe.option("master", "TENURE_MASTER") if local else "")
     with Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client:
-        targets: list[WorkerTarget] = [*local] if local else [*_foreign_workers(client, arguments)]
-        if not targets:
+        named: list[WorkerTarget] = [*local] if local else [*_foreign_workers(client, arguments)]
+        if not named:
             raise CannotRestart("no worker is live")
+        targets = [target for target in named if f"worker {target.worker_id}" not in resumed.started]
+        for target in named:
+            if target not in targets:
+                console.say(f"left out: worker {target.worker_id} was started just now")
         before = take_snapshot(client)
         for target in targets:
             target.describe(console)
@@ -113,7 +129,10 @@ def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
         wrong: list[str] = []
         for first in range(0, len(targets), arguments.at_once):
             batch = targets[first : first + arguments.at_once]
-            drained |= restart_together(client, batch, arguments.ready_timeout, wrong, console)
+            resumed.record.will_stop([target.noted() for target in batch if isinstance(target, LocalWorker)])
+            with saying_what_is_left(resumed.record, arguments.log, console):
+                drained |= restart_together(client, batch, arguments.ready_timeout, wrong, console)
+            resumed.record.is_back([f"worker {target.worker_id}" for target in batch])
         recovery = await_recovery(client, before, arguments.settle_timeout)
         after = take_snapshot(client, known=before.tasks)
         accounting = account(before, after, lambda task_ids: read_evidence(client, task_ids), drained=drained)

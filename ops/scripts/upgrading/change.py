@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,8 +10,9 @@ from typing import Protocol
 from restarting.console import Console, command_line
 from restarting.processes import CannotRestart, run_command
 from restarting.steps import Step
+from restarting.stopped import Stopped
 
-from upgrading.moving import forward
+from upgrading.moving import forward, moved
 from upgrading.versions import Facts, Installer, Versions
 
 
@@ -33,6 +35,9 @@ class Change(Protocol):
 
     def forward(self, step: Step) -> Step:
         """The step, as it starts the new version."""
+
+    def restored(self, stopped: Stopped) -> Stopped:
+        """How what was left down by a run that was broken off is started before this one begins."""
 
     def apply(self) -> None:
         """From now on whatever starts is the new version; raises RestartFailed."""
@@ -87,9 +92,20 @@ class InstalledVersion:
         """See Change."""
         return forward(step, self.versions, self.version)
 
+    def restored(self, stopped: Stopped) -> Stopped:
+        """See Change: as it was, to be gone back to if the new version is no good; going back, by what is gone to."""
+        if self.installer is not None:
+            return stopped
+        with contextlib.suppress(CannotRestart):
+            return stopped.only_by(moved(stopped.recipe, self.versions, self.version))
+        return stopped
+
     def apply(self) -> None:
         """See Change."""
-        self.versions.use(self.version)
+        if self.installer is not None:
+            self.versions.use(self.version)
+        elif self.before != self.version:
+            self.versions.take_back(self.version, self.before)
 
     def revert(self) -> None:
         """See Change."""
@@ -129,6 +145,10 @@ class CommandedVersion:
     def forward(self, step: Step) -> Step:
         """See Change."""
         return step
+
+    def restored(self, stopped: Stopped) -> Stopped:
+        """See Change."""
+        return stopped
 
     def apply(self) -> None:
         """See Change."""

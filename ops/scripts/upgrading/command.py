@@ -15,6 +15,7 @@ from restarting.master_target import Patience
 from restarting.plan import Processes, make_steps
 from restarting.probe import Probe, Seen
 from restarting.processes import CannotRestart, RestartFailed
+from restarting.resuming import resuming, say_what_is_left
 from restarting.rolling import add_target_options, give_account, report, settle_targets
 from restarting.run_record import RunRecord
 from restarting.snapshot import take_snapshot
@@ -38,7 +39,9 @@ rolling-restart does it and with its account at the end. Each must come back wit
 its leases and slots. If one doesn't, all that were upgraded are taken back to the old version, at once and by itself.
 
 Running it again goes on with what has another version yet. --rollback goes back to the version before, the same way,
-or, where going back by itself was not finished, finishes that.
+or, where going back was not finished, by itself or by --rollback, finishes that. What it stops is noted until it is
+back: if it is killed in between, the same command run again starts first what is down, as it was, and goes on;
+--rollback starts that by the version that is gone back to.
 Old and new versions of masters and workers work together, so some of them may wait for another day.
 
 Where versions are somebody else's affair (images, other machines), --to-command makes the new version what starts from
@@ -55,9 +58,9 @@ Examples:
         --masters-via ssh --workers-via ssh --max-unavailable 10% --backup-to /backup/tenure --store redis://store:6379
 
 """
-_HALF_WAY = (
+_GO_ON = (
     "some may run the new version and some the old, which work together: run the same again to go on, "
-    "or --rollback to go back"
+    "or --rollback to go back; either starts first what is down"
 )
 _MORE_EXIT_CODES = """\
     9  it was rolled back: the old version runs, and every promise was kept; the output says why
@@ -143,14 +146,18 @@ def _change(arguments: argparse.Namespace) -> Change:
 def _upgrade(arguments: argparse.Namespace, console: Console) -> Exit:
     change = _change(arguments)
     change.describe(console)
-    with contextlib.ExitStack() as held:
-        if not arguments.dry_run:
-            held.enter_context(RunRecord(arguments.state_dir, "upgrade"))
-        if arguments.install_only:
+    if arguments.install_only:
+        with contextlib.nullcontext() if arguments.dry_run else RunRecord(arguments.state_dir, "upgrade"):
             return _install_only(change, arguments, console)
-        processes = Processes.read(arguments)
-        addresses = master_addresses(arguments.master, processes.addresses)
-        client = held.enter_context(Client(addresses, timeout_seconds=_PATIENCE_SECONDS))
+    with resuming("upgrade", arguments, console, as_meant=change.restored) as resumed:
+        arguments.ready_file = resumed.without_down(arguments.ready_file)
+        return resumed.go_on(lambda: _upgrade_them(arguments, change, resumed.record, console), console)
+
+
+def _upgrade_them(arguments: argparse.Namespace, change: Change, record: RunRecord, console: Console) -> Exit:
+    processes = Processes.read(arguments)
+    addresses = master_addresses(arguments.master, processes.addresses)
+    with Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client:
         originals, steps = _steps(arguments, processes, addresses, client, change)
         for number, step in enumerate(steps, start=1):
             console.say(f"step {number}: {step.title}")
@@ -173,7 +180,7 @@ def _upgrade(arguments: argparse.Namespace, console: Console) -> Exit:
         console.changing = True
         patience = Patience(arguments.stop_timeout, arguments.ready_timeout)
         rolling = Rolling(client, console, patience, arguments.settle_timeout)
-        return _Upgrade(rolling, change, originals, steps).run(addresses, arguments)
+        return _Upgrade(rolling, change, originals, steps, record).run(addresses, arguments)
 
 
 def _install_only(change: Change, arguments: argparse.Namespace, console: Console) -> Exit:
@@ -231,10 +238,13 @@ class _Upgrade:
     Args:
         originals: The steps as they would start what runs now.
         steps: The same, with the new version.
+        record: Told of what is stopped.
     """
 
-    def __init__(self, rolling: Rolling, change: Change, originals: Sequence[Step], steps: Sequence[Step]) -> None:
-        self._rolling, self._console, self._change = rolling, rolling.console, change
+    def __init__(
+        self, rolling: Rolling, change: Change, originals: Sequence[Step], steps: Sequence[Step], record: RunRecord
+    ) -> None:
+        self._rolling, self._console, self._change, self._record = rolling, rolling.console, change, record
         self._originals, self._steps = originals, steps
         self._touched = 0
         self._probe: Probe | None = None
@@ -258,7 +268,7 @@ class _Upgrade:
                 if not arguments.no_rollback:
                     stuck = self._go_back()
         except KeyboardInterrupt:
-            self._console.say(_HALF_WAY)
+            say_what_is_left(self._record, arguments.log, self._console, _GO_ON)
             raise
         finally:
             if self._probe is not None:
@@ -286,18 +296,15 @@ class _Upgrade:
             return result
         if rolled_back:
             return Exit.ROLLED_BACK if result is Exit.KEPT else result
-        self._console.fail(stuck or failure, Exit.FAILED)
-        self._console.say(
-            "some have the new version and some the old, which works together; run it again, or --rollback"
-        )
-        return Exit.FAILED
+        say_what_is_left(self._record, arguments.log, self._console, _GO_ON)
+        return self._console.fail(stuck or failure, Exit.FAILED)
 
     def _go(self) -> None:
         self._change.apply()
         for number, step in enumerate(self._steps, start=1):
             self._touched = number
             self._begin(f"step {number} of {len(self._steps)}", step.title)
-            step.carry_out(self._rolling)
+            self._carry_out(step)
             self._check(step)
             last_master = isinstance(step, MasterStep) and not any(
                 isinstance(later, MasterStep) for later in self._steps[number:]
@@ -313,7 +320,7 @@ class _Upgrade:
             for position in reversed(range(self._touched)):
                 step = back(self._steps[position], self._originals[position])
                 self._begin("back", step.title)
-                step.carry_out(self._rolling)
+                self._carry_out(step)
             self._change.settle(reverted=True)
         except (RestartFailed, CannotRestart, TenureError) as error:
             return RestartFailed(f"it could not be rolled back either: {error}")
@@ -324,6 +331,11 @@ class _Upgrade:
         self._console.say(f"{what}: {title}")
         if self._probe is not None:
             self._probe.step = f"{title}, {what}" if what == "back" else title
+
+    def _carry_out(self, step: Step) -> None:
+        self._record.will_stop(step.stopped())
+        step.carry_out(self._rolling)
+        self._record.is_back(step.names)
 
     def _check(self, step: Step) -> None:
         """The gate after a step: what came up is the version that was meant."""

@@ -146,12 +146,12 @@ class Versions:
     @property
     def previous(self) -> str:
         """The name of the one before; '' if there was none."""
-        return self._linked("previous")
+        return self._other("previous")
 
     @property
     def leaving(self) -> str:
         """The name of the version that something may still run, though ``current`` was taken back; '' usually."""
-        return self._linked("leaving")
+        return self._other("leaving")
 
     def has(self, name: str) -> bool:
         """Whether a version is there in full."""
@@ -202,15 +202,17 @@ class Versions:
         self.settle()
 
     def take_back(self, name: str, previous: str) -> None:
-        """``current`` is this one again, as if the one that is used now never had been; it is left until ``settle``.
+        """``current`` is this one again; the one that is used now is left until ``settle``.
 
         Args:
             name: What was used before.
-            previous: What ``previous`` was then; '' if there was none.
+            previous: What ``previous`` is to be: what it was then, as if the one that is used now never had been; ''
+                for none.
         """
         if (bad := self.current) != name:
             self._link("leaving", f"versions/{bad}")
             self._link("current", f"versions/{name}")
+            self._link("bin", "current/bin")
         if previous:
             self._link("previous", f"versions/{previous}")
         else:
@@ -219,6 +221,11 @@ class Versions:
     def settle(self) -> None:
         """Nothing runs a version that was left."""
         (self.root / "leaving").unlink(missing_ok=True)
+
+    def _other(self, link: str) -> str:
+        """Than ``current``: where a link was set, and the run was killed before ``current`` was, it is the same."""
+        found = self._linked(link)
+        return found if found != self.current else ""
 
     def _linked(self, link: str) -> str:
         try:
