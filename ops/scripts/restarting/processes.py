@@ -61,8 +61,8 @@ class Ready:
         """
         try:
             facts = json.loads(path.read_text())
-            worker_id, http = str(facts.get("worker_id", "")), str(facts.get("http", ""))
-            return cls(path.absolute(), int(facts["pid"]), worker_id, str(facts["grpc"]), http)
+            pid, grpc = int(facts["pid"]), str(facts["grpc"])
+            return cls(path.absolute(), pid, str(facts.get("worker_id", "")), grpc, str(facts.get("http", "")))
         except FileNotFoundError:
             raise CannotRestart(f"{path} is not there: nothing runs, or it was started without --ready-file") from None
         except OSError as error:
