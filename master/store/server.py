@@ -12,6 +12,7 @@ import redis.asyncio as redis_asyncio
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from tenure.common.errors import InvalidSetting, StoreUnavailable, TenureError, UnsuitableStore
+from tenure.common.passwords import without_password
 from tenure.master.store.cluster import CLUSTER_SCHEMES, Cluster
 from tenure.master.store.confirmation import Confirmation
 from tenure.master.store.keys import SCHEMA_VERSION, Keys
@@ -26,7 +27,6 @@ SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
 _CHANGING_SCHEMES = (*SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
 EVICTION_FREE_POLICY = "noeviction"
 # In a text, up to a space or a quote that is not escaped: what else ends a URL may stand in a password.
-_URL = re.compile(r"://(?:\\.|[^\s\"\\])*")
 Durability = Literal["strict", "relaxed"]
 
 # Above every block and every script; a server that is silent for longer is given up and dialled anew.
@@ -124,17 +124,6 @@ def _not_a_url(url: str, why: str) -> InvalidSetting:
         expected="give `embedded`, redis://HOST:PORT/DB, rediss://…, unix:///PATH/TO/SOCKET, "
         "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT",
     )
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be logged, whether it is one or not."""
-    shown = re.sub(r"(?<=//)([^/?#@:]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", shown)
-
-
-def without_passwords(text: str) -> str:
-    """Any text as it may be shown: each URL in it as `without_password` leaves it."""
-    return _URL.sub(lambda found: without_password(found[0]) if "@" in found[0] or "=" in found[0] else found[0], text)
 
 
 async def examine(client: redis_asyncio.Redis, url: str) -> ServerFacts:

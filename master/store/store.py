@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 from redis.exceptions import RedisError
 
+from tenure.common.passwords import without_password
 from tenure.master.store.cluster import shards_for
 from tenure.master.store.code import CodeStore
 from tenure.master.store.embedded import DataDirectory, EmbeddedServer
@@ -30,7 +31,6 @@ from tenure.master.store.server import (
     settle_confirmation,
     settle_durability,
     weakest,
-    without_password,
 )
 from tenure.master.store.server_figures import ServerFigures
 from tenure.master.store.tasks import TaskStore

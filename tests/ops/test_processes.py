@@ -23,7 +23,7 @@ from restarting.processes import (
     wait_until,
 )
 
-from tenure.master.store.server import without_passwords
+from tenure.common.passwords import without_passwords
 
 
 def recipe(*argv: str, **environ: str) -> Recipe:

@@ -19,8 +19,8 @@ from restarting.accounting import Accounting, shortened
 from restarting.processes import AnotherRun, CannotRestart, Output, Recipe, RestartFailed
 from tenure.client import Client
 from tenure.common.errors import InvalidSetting, TenureError
+from tenure.common.passwords import without_passwords
 from tenure.common.paths import data_home
-from tenure.master.store.server import without_passwords
 
 DEFAULT_MASTER = "127.0.0.1:50051"
 _PROGRESS_SECONDS = 10.0

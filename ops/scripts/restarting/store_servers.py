@@ -15,9 +15,10 @@ from redis.retry import Retry
 
 from restarting.processes import CannotRestart
 from tenure.common.errors import InvalidSetting
+from tenure.common.passwords import without_password
 from tenure.master.store.cluster import CLUSTER_PORT, CLUSTER_SCHEMES
 from tenure.master.store.sentinel import SENTINEL_PORT, SENTINEL_SCHEMES, parse_host
-from tenure.master.store.server import make_topology, without_password
+from tenure.master.store.server import make_topology
 
 _TIMEOUT_SECONDS = 5.0
 

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from tenure.common.errors import InvalidSetting, StoreUnavailable, TenureError, Unavailable
 from tenure.common.logs import configure_logs
-from tenure.master.store.server import without_passwords
+from tenure.common.passwords import without_passwords
 
 _PROGRESS_SECONDS = 5.0
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
 from safekeeping.redaction_forms import GONE, forms
-from tenure.master.store.server import without_passwords
+from tenure.common.passwords import without_passwords
 
 # Shorter values would blot out half of the text.
 _VALUE_CHARACTERS_MIN = 5

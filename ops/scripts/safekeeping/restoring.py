@@ -42,8 +42,8 @@ from safekeeping.placing import and_aside, aside_of, clear_away, give_up, narrow
 from safekeeping.throwaway import Proof, check_memory, prove, serving
 from safekeeping.transfer import check_empty, transfer
 from tenure.common.directory_lock import DirectoryLock
+from tenure.common.passwords import without_password
 from tenure.master.store import StoreOptions, open_store
-from tenure.master.store.server import without_password
 
 STORE = "store"
 _SPARE_BYTES = 64 << 20

@@ -20,10 +20,11 @@ from redis.retry import Retry
 
 from safekeeping.appendonly import FOLDER, MANIFEST
 from safekeeping.console import Failed, NoAnswer, Refused
+from tenure.common.passwords import without_password
 from tenure.master.store.cluster import CLUSTER_SCHEMES
 from tenure.master.store.embedded import find_socket
 from tenure.master.store.sentinel import SENTINEL_SCHEMES
-from tenure.master.store.server import make_pool, make_topology, open_topology, without_password
+from tenure.master.store.server import make_pool, make_topology, open_topology
 
 EMBEDDED = "embedded"
 METHODS = ("auto", "files", "replication")

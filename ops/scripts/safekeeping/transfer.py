@@ -14,8 +14,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from safekeeping.console import Failed, Refused
 from safekeeping.looks import with_topology
+from tenure.common.passwords import without_password
 from tenure.master.store.keys import Keys
-from tenure.master.store.server import without_password
 from tenure.master.store.topology import Topology
 
 RESTORING = "restoring"

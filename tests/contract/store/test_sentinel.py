@@ -14,9 +14,10 @@ from sentinel import SERVICE, SentinelStore
 from store_scene import Scene
 
 from tenure.common.errors import InvalidSetting, StoreUnavailable, UnsuitableStore
+from tenure.common.passwords import without_password
 from tenure.master.store import StoreOptions, open_store
 from tenure.master.store.records import Verdict
-from tenure.master.store.server import make_pool, without_password
+from tenure.master.store.server import make_pool
 
 T = TypeVar("T")
 

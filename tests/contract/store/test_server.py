@@ -13,10 +13,10 @@ import pytest
 from store_server import OpenStore, StoreServer
 
 from tenure.common.errors import InvalidSetting, StoreUnavailable, TenureError, UnsuitableStore
+from tenure.common.passwords import without_password
 from tenure.common.spec import TaskSpec
 from tenure.master.store import Store, StoreOptions, open_store
 from tenure.master.store.keys import SCHEMA_VERSION
-from tenure.master.store.server import without_password
 
 StartServer = Callable[..., StoreServer]
 
