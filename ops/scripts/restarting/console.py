@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import enum
-import json
 import logging
 import os
 import shlex
@@ -14,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from scripting.console import PlainConsole, add_output_options
 
 from restarting.accounting import Accounting, shortened
 from restarting.processes import AnotherRun, CannotRestart, Output, Recipe, RestartFailed
@@ -70,8 +71,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help="where runs keep each other out and leave word (default: ops/ below TENURE_HOME)",
     )
     parser.add_argument("--skip-fsck", action="store_true", help="don't check the store's indexes at the end")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done; change nothing")
-    parser.add_argument("--output", choices=("text", "json"), default="text", help="json: one document on stdout")
+    add_output_options(parser)
 
 
 def seconds(text: str) -> float:
@@ -123,22 +123,16 @@ def run(command: Callable[[argparse.Namespace, Console], Exit], arguments: argpa
         return Exit.INTERRUPTED
 
 
-class Console:
-    """Says what happens: lines for people, or (``as_json``) lines on stderr and one document on stdout.
+class Console(PlainConsole):
+    """Says also how far what is waited for has come, and what a restart came to.
 
     Attributes:
         changing: Whether something may have been changed already.
     """
 
     def __init__(self, *, as_json: bool) -> None:
+        super().__init__(as_json=as_json)
         self.changing = False
-        self._as_json = as_json
-        self._stream = sys.stderr if as_json else sys.stdout
-
-    def say(self, line: str = "") -> None:
-        """One line, at once."""
-        self._stream.write(line + "\n")
-        self._stream.flush()
 
     def progress(self, line: str) -> Callable[[], None]:
         """To be called again and again while something is waited for: says so every ten seconds."""
@@ -185,10 +179,9 @@ class Console:
             unfinished: It stopped before its end, and why was said.
             facts: The same, for the document.
         """
-        if self._as_json:
+        if self.as_json:
             states = {state: {"before": before, "after": after} for state, (before, after) in accounting.states.items()}
-            document = {"kept": accounting.kept, **facts, **asdict(accounting), "states": states}
-            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            self.document({"kept": accounting.kept, **facts, **asdict(accounting), "states": states})
         else:
             self._print(accounting, lines, unfinished)
         return Exit.KEPT if accounting.kept else Exit.BROKEN

@@ -12,15 +12,16 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
+from scripting.store_kinds import kind_of
 
 from restarting.processes import CannotRestart
-from tenure.common.errors import InvalidSetting
 from tenure.common.passwords import without_password
-from tenure.master.store.cluster import CLUSTER_PORT, CLUSTER_SCHEMES
-from tenure.master.store.sentinel import SENTINEL_PORT, SENTINEL_SCHEMES, parse_host
+from tenure.master.store.cluster import CLUSTER_PORT
+from tenure.master.store.sentinel import SENTINEL_PORT, parse_host
 from tenure.master.store.server import make_topology
 
 _TIMEOUT_SECONDS = 5.0
+_PORTS = {"server": 6379, "sentinel": SENTINEL_PORT, "cluster": CLUSTER_PORT}
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,10 @@ class StoreUrl:
     @classmethod
     def parse(cls, text: str) -> StoreUrl:
         """Take a URL apart; raises InvalidSetting as a master does."""
-        try:
-            make_topology(text)
-        except InvalidSetting:
-            raise
+        make_topology(text)
         parts = urlsplit(text)
-        kind, port = "server", 6379
-        if text.startswith(SENTINEL_SCHEMES):
-            kind, port = "sentinel", SENTINEL_PORT
-        elif text.startswith(CLUSTER_SCHEMES):
-            kind, port = "cluster", CLUSTER_PORT
+        kind = kind_of(text)
+        port = _PORTS[kind]
         user_and_password, _, hosts = parts.netloc.rpartition("@")
         username, _, password = user_and_password.partition(":")
         options = dict(parse_qsl(parts.query))

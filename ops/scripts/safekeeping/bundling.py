@@ -16,11 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scripting.console import add_output_options
+
 import tenure
 from safekeeping import collectors_host as host
 from safekeeping.collectors_broker import Broker, StoreServers, page
 from safekeeping.command_line import EXIT_CODES, add_store_options, journal_span
-from safekeeping.console import Console, Exit, Misused, Refused, add_output_options, carry_out, megabytes
+from safekeeping.console import Console, Exit, Misused, Refused, carry_out, megabytes
 from safekeeping.redaction import Redaction
 
 _DESCRIPTION = """\

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import enum
 import errno
-import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from redis.exceptions import RedisError
+from scripting.console import PlainConsole
 
 from tenure.common.errors import InvalidSetting, StoreUnavailable, TenureError, Unavailable
 from tenure.common.logs import configure_logs
@@ -73,18 +72,12 @@ def is_no_room(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-class Console:
-    """Says what happens: lines for people, or (``as_json``) lines on stderr and one document on stdout."""
+class Console(PlainConsole):
+    """Says also how far long work is, and tables."""
 
     def __init__(self, *, as_json: bool = False) -> None:
-        self.as_json = as_json
-        self._stream = sys.stderr if as_json else sys.stdout
+        super().__init__(as_json=as_json)
         self._progress_at = time.monotonic()
-
-    def say(self, line: str = "") -> None:
-        """One line, at once."""
-        self._stream.write(line + "\n")
-        self._stream.flush()
 
     def progress(self, what: str, done: float, total: float, unit: str = "MB") -> None:
         """How far long work is, every few seconds; short work says nothing."""
@@ -102,11 +95,6 @@ class Console:
         width = max(len(name) for name, _ in rows) + 2
         for name, value in rows:
             self.say(f"{name:<{width}}{value}")
-
-    def document(self, facts: dict[str, Any]) -> None:
-        """The result as JSON, if that is wanted."""
-        if self.as_json:
-            sys.stdout.write(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
 def carry_out(command: Callable[[argparse.Namespace, Console], Exit], arguments: argparse.Namespace) -> int:
@@ -135,12 +123,6 @@ def carry_out(command: Callable[[argparse.Namespace, Console], Exit], arguments:
 def _fail(text: str, code: Exit) -> Exit:
     sys.stderr.write(f"error: {without_passwords(text)}\n")
     return code
-
-
-def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Options that all commands have."""
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done; change nothing")
-    parser.add_argument("--output", choices=("text", "json"), default="text", help="json: one document on stdout")
 
 
 def megabytes(count: float) -> str:

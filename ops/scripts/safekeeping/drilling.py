@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import redis
+from scripting.console import add_output_options
 
 from safekeeping import folder, making
 from safekeeping.choosing import Choice, choose
@@ -28,7 +29,6 @@ from safekeeping.console import (
     Failed,
     Misused,
     Refused,
-    add_output_options,
     carry_out,
     megabytes,
     span,

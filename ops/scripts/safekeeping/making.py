@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripting.console import add_output_options
+
 import tenure
 from safekeeping import folder
 from safekeeping.appendonly import FOLDER, Moment, opened, write_copy
@@ -22,7 +24,6 @@ from safekeeping.console import (
     Failed,
     Misused,
     Refused,
-    add_output_options,
     carry_out,
     is_no_room,
     megabytes,

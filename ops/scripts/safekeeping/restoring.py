@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from scripting.console import add_output_options
 
 from safekeeping import folder
 from safekeeping.appendonly import FOLDER
@@ -30,7 +31,6 @@ from safekeeping.console import (
     Failed,
     Misused,
     Refused,
-    add_output_options,
     carry_out,
     megabytes,
     span,

@@ -17,13 +17,12 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
+from scripting.store_kinds import kind_of
 
 from safekeeping.appendonly import FOLDER, MANIFEST
 from safekeeping.console import Failed, NoAnswer, Refused
 from tenure.common.passwords import without_password
-from tenure.master.store.cluster import CLUSTER_SCHEMES
 from tenure.master.store.embedded import find_socket
-from tenure.master.store.sentinel import SENTINEL_SCHEMES
 from tenure.master.store.server import make_pool, make_topology, open_topology
 
 EMBEDDED = "embedded"
@@ -128,12 +127,7 @@ def _described(store: str, data_dir: Path) -> tuple[str, str, str]:
     """(kind, place, URL)."""
     if store != EMBEDDED:
         make_topology(store)  # refuses what is no URL
-        kind = "server"
-        if store.startswith(SENTINEL_SCHEMES):
-            kind = "sentinel"
-        elif store.startswith(CLUSTER_SCHEMES):
-            kind = "cluster"
-        return kind, without_password(store), store
+        return kind_of(store), without_password(store), store
     socket = find_socket(data_dir)
     if not socket.exists():
         raise NoAnswer(
