@@ -295,7 +295,11 @@ def task_view(task_id: str, reply: list[Any]) -> TaskView:
     """From one task's part of show.lua's reply."""
     flat, outcome, progress, checkpoint, lease_left, scheduled_in, requirements, payload, attempts = reply
     fields = pairs(flat)
-    architecture, config, evaluator, code = decode_payload(payload) if payload else ("", None, "", "")
+    try:
+        architecture, config, evaluator, code = decode_payload(payload)
+    except DamagedPayload:
+        # Not asked for; or lost, and then whoever looks at the task wants to see all the rest.
+        architecture, config, evaluator, code = "", Config(), "", ""
     return TaskView(
         task_id=task_id,
         state=TaskState(fields["state"]),
@@ -308,7 +312,7 @@ def task_view(task_id: str, reply: list[Any]) -> TaskView:
         scheduled_in_ms=int(scheduled_in) if scheduled_in else None,
         requirements=_asked_for(requirements),
         architecture=architecture,
-        config=config if config is not None else Config(),
+        config=config,
         attempt_records=[_attempt_record(item) for item in attempts],
         evaluator=evaluator,
         code=code,

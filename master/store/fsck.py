@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tenure.master.store.codec import pairs, text
 from tenure.master.store.keys import Keys
+from tenure.master.store.payload import is_whole
 from tenure.master.store.pipeline import ScriptCalls
 from tenure.master.store.searches import SearchStore
 
@@ -14,6 +15,8 @@ from tenure.master.store.searches import SearchStore
 _GROUP_DIGITS = 3
 # A count is no single moment of a store in use; one that is as wrong in each of so many walks is wrong.
 _WALKS_TO_BELIEVE = 3
+# Asked for in one call; fewer are sent if they are large.
+_PAYLOADS_AT_ONCE = 100
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Fsck:
             checked += count
             violations += found
             await self._subtract_said(shard, counts, None)
+            violations += await self._damaged_payloads(shard)
             if counts.wrong():
                 violations += await self._look_closer(shard, counts)
         return checked, violations
@@ -111,6 +115,23 @@ class Fsck:
                     if code:
                         counts.codes[text(code)] += 1
         return checked, violations
+
+    async def _damaged_payloads(self, shard: str) -> list[str]:
+        """What is kept under a digest and isn't what had it. What isn't kept at all, each of its tasks says."""
+        cursor = b"0"
+        damaged: dict[str, str] = {}
+        while True:
+            cursor, flat, *_ = await self._pipeline.call("fsck_counts", shard, cursor)
+            tasks_of = pairs(flat)
+            left = list(tasks_of)
+            while left:
+                contents = await self._pipeline.call("fsck_payloads", shard, *left[:_PAYLOADS_AT_ONCE])
+                for digest, content in zip(left, contents, strict=False):
+                    if content is not None and not is_whole(digest, content):
+                        damaged[digest] = f"payload {digest}: is damaged; tasks that have it: {tasks_of[digest]}"
+                del left[: len(contents)]
+            if cursor == b"0":
+                return [damaged[digest] for digest in sorted(damaged)]
 
     async def _subtract_said(self, shard: str, counts: _Counts, groups: set[str] | None) -> None:
         cursor = b"0"

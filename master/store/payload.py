@@ -31,6 +31,14 @@ def encode_payload(spec: TaskSpec) -> tuple[str, bytes]:
     return hashlib.sha256(text).hexdigest()[:32], zlib.compress(text, 6)
 
 
+def is_whole(digest: str, blob: bytes) -> bool:
+    """Whether this is the content that :func:`encode_payload` gave this digest."""
+    try:
+        return hashlib.sha256(zlib.decompress(blob)).hexdigest()[:32] == digest
+    except zlib.error:
+        return False
+
+
 class DamagedPayload(Exception):
     """What is there is no payload, or nothing is."""
 

@@ -46,6 +46,19 @@ end
 
 local keys_key = key('keys', search)
 
+local mended = {}
+
+-- Equal content has an equal digest, so what is kept under it and differs was damaged, or compressed by another zlib. Whoever
+-- submits a task again has what was lost.
+local function mend_payload(digest)
+  if mended[digest] then return end
+  mended[digest] = true
+  local content = ARGV[1 + request.blobs[digest]]
+  if redis.call('HEXISTS', key('payload-refs'), digest) == 1 and redis.call('GET', key('payload', digest)) ~= content then
+    redis.call('SET', key('payload', digest), content)
+  end
+end
+
 local function create(task)
   local seq = redis.call('INCR', key('seq'))
   local delayed = task.delay > 0
@@ -53,6 +66,9 @@ local function create(task)
   redis.call('HSET', keys_key, task.key, task.id)
   if redis.call('HINCRBY', key('payload-refs'), task.payload, 1) == 1 then
     redis.call('SET', key('payload', task.payload), ARGV[1 + request.blobs[task.payload]])
+    mended[task.payload] = true
+  else
+    mend_payload(task.payload)
   end
   redis.call('HSETNX', key('class-requirements'), task.class, task.requirements)
   redis.call('HINCRBY', key('class-tasks'), task.class, 1)
@@ -108,6 +124,7 @@ local replies = {}
 for i, task in ipairs(request.tasks) do
   local known = redis.call('HGET', keys_key, task.key)
   if known then
+    mend_payload(task.payload)
     replies[i] = {'DUPLICATE', known, share(known), redis.call('HGET', key('task', known), 'trace') or ''}
   else
     local orphan = orphan_of(task.origin)
