@@ -10,6 +10,7 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,9 @@ import pytest
 from cluster import Cluster
 from ops_scripts import FAILED, KEPT, REFUSED, Scripts, pid_of
 from processes import eventually, is_alive
+from restarting.console import Console
+from restarting.processes import Output, Recipe, start
+from restarting.stopped import Stopped, start_again
 from rolling_scene import Fleet
 from worker_process import WorkerProcess
 
@@ -261,3 +265,34 @@ async def test_a_master_that_a_killed_run_left_down_is_started_as_it_was_or_as_i
     assert newest.environ()["TENURE_MASTER_DATA_DIR"] == environ["TENURE_MASTER_DATA_DIR"]
     assert (await cluster.records([done]))[done].state == "SUCCEEDED"
     assert not (tmp_path / "home" / "ops" / "stopped.json").exists()
+
+
+# What it starts outlives whoever started it.
+@pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_came_up_by_the_version_that_is_left_and_does_not_serve_is_ended(tmp_path: Path) -> None:
+    ready = tmp_path / "w1.ready"
+    serve = (
+        "import json, os, pathlib, sys, time; "
+        "facts = {'pid': os.getpid(), 'grpc': 'h:1', 'worker_id': 'w1'}; "
+        "pathlib.Path(sys.argv[1]).write_text(json.dumps(facts)); time.sleep(600)"
+    )
+    good = Recipe((sys.executable, "-c", serve, str(ready), "tenure"), dict(os.environ), tmp_path)
+    bad = replace(good, argv=(sys.executable, "-c", "import time; time.sleep(600)", "tenure"))
+    output = Output(None, tmp_path / "log")
+    output.open()
+    hung = start(bad, output)
+    try:
+        started_unix = psutil.Process(hung.pid).create_time()
+        # The process that was stopped has ended long ago.
+        stopped = Stopped("worker w1", ready, "", 2**22 + 1, 1.0, started_unix, good, bad, output.names)
+        assert stopped.is_down
+        assert stopped.coming_pid == hung.pid
+        started, back = start_again([stopped.only_by(good)], 30, tmp_path / "log", Console(as_json=False))
+        assert (started, back) == (["worker w1"], [])
+        assert not is_alive(hung.pid)
+        assert stopped.serving_pid == pid_of(ready)
+    finally:
+        output.close()
+        hung.kill()
+        if ready.exists():
+            psutil.Process(pid_of(ready)).kill()
