@@ -38,10 +38,17 @@ class MemoryBox:
         """What a Python program says to be in it from then on, with all that it starts."""
         return f"open({str(self.folder / 'cgroup.procs')!r}, 'w').write('0')"
 
+    def allow(self, bytes_max: int) -> None:
+        """Let those in it have so much altogether."""
+        (self.folder / self._limit).write_text(str(bytes_max))
+
     def leave_free(self, bytes_free: int) -> None:
-        """Let those in it have so much more than they have now."""
+        """Let those in it have so much more than they have now, apart from files that were read."""
         used = int((self.folder / ("memory.usage_in_bytes" if self._first else "memory.current")).read_text())
-        (self.folder / self._limit).write_text(str(used + bytes_free))
+        fields = dict(line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
+        prefix = "total_" if self._first else ""
+        files = sum(int(fields[f"{prefix}{name}"]) for name in ("active_file", "inactive_file"))
+        self.allow(used - files + bytes_free)
 
     def lift(self) -> None:
         """No limit any more."""

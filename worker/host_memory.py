@@ -62,14 +62,16 @@ def peak_bytes(proc: Path = _PROC) -> int:
 def total_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
     """What this process and its like may have together: the machine's memory, or its cgroup's; 0: unknown."""
     total = (_field(proc / "meminfo", "MemTotal") or 0) * _KIB
-    limits = [limit for limit, _, _ in _cgroup_figures(proc, cgroups)]
+    limits = [limit for limit, _ in _cgroup_figures(proc, cgroups)]
     return min([total, *limits]) if total else 0
 
 
 def cgroup_used_ratio(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> float:
-    """How much of what its cgroup allows is in use, without files that can be dropped; 0: it has no limit."""
-    figures = _cgroup_figures(proc, cgroups)
-    return max((max(0, used - files) / limit for limit, used, files in figures if limit), default=0.0)
+    """How much of what its cgroup allows is in use and couldn't be dropped, as ``MemAvailable`` says it of a machine.
+
+    0: it has no limit.
+    """
+    return max((used / limit for limit, used in _cgroup_figures(proc, cgroups) if limit), default=0.0)
 
 
 def kernel_kills(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
@@ -93,22 +95,40 @@ def _left_by_limits(proc: Path) -> Iterator[int]:
 
 
 def _left_by_cgroup(proc: Path, cgroups: Path) -> Iterator[int]:
-    for limit, used, files in _cgroup_figures(proc, cgroups):
-        # Files that nobody has used lately are dropped when memory is wanted.
-        yield limit - used + files
+    for limit, used in _cgroup_figures(proc, cgroups):
+        yield limit - used
 
 
-def _cgroup_figures(proc: Path, cgroups: Path) -> Iterator[tuple[int, int, int]]:
-    """(limit, used, of it files that can be dropped) of a cgroup with a limit."""
+def _cgroup_figures(proc: Path, cgroups: Path) -> Iterator[tuple[int, int]]:
+    """(limit, used and not to be dropped) of a cgroup with a limit."""
     for directory, second_version in _memory_cgroups(proc, cgroups):
         names = (
             ("memory.max", "memory.current") if second_version else ("memory.limit_in_bytes", "memory.usage_in_bytes")
         )
         limit, used = (_number(directory / name) for name in names)
-        files = _field(directory / "memory.stat", "inactive_file" if second_version else "total_inactive_file")
         # Without a limit the first version says a number near 2**63.
         if limit is not None and used is not None and limit < 2**60:
-            yield limit, used, files or 0
+            # The particulars are older than the sum, and may be more.
+            yield limit, max(0, used - _reclaimable_bytes(directory / "memory.stat", second_version=second_version))
+
+
+def _reclaimable_bytes(stat: Path, *, second_version: bool) -> int:
+    """What the kernel drops before it kills: as ``si_mem_available`` in its mm/show_mem.c, by LXCFS done for cgroups.
+
+    That is files' pages, active ones too: data that is read in every epoch is active for good. Shared memory and tmpfs
+    aren't among them, they stand in the lists of anonymous memory, as do locked pages in one of their own. Unlike
+    there, what isn't on the disk yet counts as used: of a disk that hangs it stays. The first version doesn't say how
+    much of the kernel's own memory could be dropped, mostly names and inodes.
+    """
+    try:
+        lines = stat.read_text().splitlines()
+    except OSError:
+        return 0
+    bytes_of = {name: int(number) for name, _, number in (line.partition(" ") for line in lines)}
+    prefix, unwritten = ("", "file_") if second_version else ("total_", "total_")
+    files = sum(bytes_of.get(f"{prefix}{name}", 0) for name in ("active_file", "inactive_file"))
+    dirty = sum(bytes_of.get(f"{unwritten}{name}", 0) for name in ("dirty", "writeback"))
+    return max(0, files - dirty) + bytes_of.get("slab_reclaimable", 0)
 
 
 def _memory_cgroups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, bool]]:

@@ -32,7 +32,8 @@ class Figures:
     """The machine now; ratios are 0 to 1.
 
     Attributes:
-        memory_ratio: Of the machine's memory, or of what this process's cgroup may have, whichever is fuller.
+        memory_ratio: Of the machine's memory, or of what this process's cgroup may have, whichever is fuller; what the
+            kernel can drop isn't in use.
     """
 
     cpu_ratio: float

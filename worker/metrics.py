@@ -111,7 +111,11 @@ LOOKED_UP = {
         LookedUp("progress_age_seconds", "Since the slot's run last reported.", _SLOT),
         LookedUp("checkpoint_age_seconds", "Since the slot's run last wrote a checkpoint, or since it started.", _SLOT),
         LookedUp("cpu_usage_ratio", "Of all cores of the machine, 0 to 1."),
-        LookedUp("memory_usage_ratio", "Of the machine's memory, or its container's limit if that is fuller, 0 to 1."),
+        LookedUp(
+            "memory_usage_ratio",
+            "In use of the machine's memory, or of its container's limit if that is fuller, 0 to 1. Files that were "
+            "read don't count, tmpfs and shared memory do.",
+        ),
         LookedUp("memory_used_bytes", "Of the machine's memory."),
         LookedUp("gpu_utilization_ratio", "Time in which the GPU did anything, 0 to 1.", _GPU),
         LookedUp("gpu_memory_used_bytes", "Memory of the GPU in use by anybody.", _GPU),
