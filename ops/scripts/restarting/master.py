@@ -44,6 +44,7 @@ is restarted by --via, since whoever supervises it would start a second one.
 
 What it stops is noted until it is back: if this command is killed in between, or what it starts ends, the next run of
 it, or of another script that restarts things, starts first what is down, as it was. Two at once are refused.
+With the same command line after -- what it started already is waited for; with another one that is ended first.
 
 Examples:
     restart-master --ready-file /run/tenure/master.json
@@ -104,8 +105,11 @@ def _make_plan(arguments: argparse.Namespace, left: Stopped | None) -> LocalMast
     if arguments.via:
         return ForeignMaster(address, arguments.via)
     if left is not None:
-        recipe = replace(left.recipe, argv=tuple(arguments.command))
-        return LocalMaster(left.address, None, recipe, Output.at(left.outputs, arguments.log))
+        recipe = keeping_port(replace(left.recipe, argv=tuple(arguments.command)), left.address)
+        if recipe.argv == left.successor.argv:
+            recipe = left.successor
+        output = Output.at(left.outputs, arguments.log)
+        return LocalMaster(left.address, None, recipe, output, left=left.meant_as(recipe))
     ready = running = None
     try:
         if arguments.ready_file is not None:
@@ -120,7 +124,7 @@ def _make_plan(arguments: argparse.Namespace, left: Stopped | None) -> LocalMast
     was = running.recipe if running is not None else Recipe.of_this_process()
     recipe = replace(was, argv=tuple(arguments.command)) if arguments.command else was
     if ready is not None:
-        was, recipe = keeping_port(was, ready), keeping_port(recipe, ready)
+        was, recipe = keeping_port(was, ready.grpc), keeping_port(recipe, ready.grpc)
     ending = signal.SIGKILL if arguments.kill else signal.SIGTERM
     return LocalMaster(address, running, recipe, Output(running, arguments.log), was, ending)
 
@@ -155,6 +159,8 @@ def _restart_it(arguments: argparse.Namespace, resumed: Resumed, left: Stopped |
         Client(plan.address, timeout_seconds=_GLANCE_SECONDS) as glance,
     ):
         old_id = master_id(glance)
+        # That one is no predecessor: it is what is waited for, and may have come to serve just now.
+        passed = "" if isinstance(plan, LocalMaster) and plan.coming_pid is not None else old_id
         console.say(f"master {old_id or '(none answers)'} at {plan.address}")
         starts_anew = isinstance(plan, LocalMaster) and plan.running is None
         started_just_now = name in resumed.started
@@ -174,7 +180,7 @@ def _restart_it(arguments: argparse.Namespace, resumed: Resumed, left: Stopped |
         if started_just_now:
             console.say(f"{name} was started just now: it is not restarted once more")
         else:
-            _carry_out(plan, lambda: master_id(glance) not in ("", old_id), arguments, resumed, console)
+            _carry_out(plan, lambda: master_id(glance) not in ("", passed), arguments, resumed, console)
             resumed.record.is_back([name])
         down_seconds = time.monotonic() - began
         console.say(f"a new master answers at {plan.address} after {down_seconds:.1f} s")
@@ -192,10 +198,14 @@ def _carry_out(
     resumed: Resumed,
     console: Console,
 ) -> None:
-    noted = plan.noted() if isinstance(plan, LocalMaster) else None
-    resumed.record.will_stop([noted] if noted is not None else [])
     patience = Patience(arguments.stop_timeout, arguments.ready_timeout)
     with saying_what_is_left(resumed.record, arguments.log, console):
+        if isinstance(plan, LocalMaster):
+            if plan.left is not None:
+                # Before another successor is noted: once it is, nobody knows this one any more.
+                plan.left.end_unwanted(console)
+            noted = plan.noted()
+            resumed.record.will_stop([noted] if noted is not None else [])
         plan.carry_out(patience, has_come, console)
 
 

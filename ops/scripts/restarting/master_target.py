@@ -21,6 +21,7 @@ from restarting.processes import (
     Running,
     reachable,
     run_command,
+    runs,
     start,
     wait_until,
 )
@@ -74,6 +75,7 @@ class LocalMaster:
         was: How it was started itself; None: by ``recipe``.
         ending: What ends it.
         child: What was started in its place.
+        left: What an earlier run left down, and this one starts by ``recipe``.
     """
 
     address: str
@@ -83,6 +85,7 @@ class LocalMaster:
     was: Recipe | None = None
     ending: signal.Signals = signal.SIGTERM
     child: subprocess.Popen[bytes] | None = None
+    left: Stopped | None = None
 
     @classmethod
     def of(cls, ready: Ready, output: Callable[[Running], Output]) -> LocalMaster:
@@ -94,13 +97,17 @@ class LocalMaster:
         if ready.worker_id:
             raise CannotRestart(f"{ready.path} is not a master's ready file")
         running = Running.of(ready)
-        return cls(reachable(ready.grpc), running, keeping_port(running.recipe, ready), output(running))
+        return cls(reachable(ready.grpc), running, keeping_port(running.recipe, ready.grpc), output(running))
 
     def describe(self, console: Console) -> None:
         """See MasterTarget."""
         if self.running is not None:
             console.say(f"pid {self.running.pid}, to be ended by {self.ending.name} and started by")
+        elif (pid := self.coming_pid) is not None:
+            console.say(f"pid {pid} was started by an earlier run, and is waited for; it was started by")
         else:
+            if self.left is not None and (pid := self.left.unwanted_pid) is not None:
+                console.say(f"pid {pid} was started by an earlier run and does not serve: it is to be ended")
             console.say("to be started by")
         console.recipe(self.recipe, self.output)
 
@@ -108,36 +115,55 @@ class LocalMaster:
         """The same, started by another recipe."""
         return replace(self, recipe=recipe, was=self.was or self.recipe)
 
+    @property
+    def coming_pid(self) -> int | None:
+        """Of what an earlier run started by the same recipe: another beside it would fight it for port and store."""
+        return self.left.successor_pid if self.left is not None else None
+
     def noted(self) -> Stopped | None:
-        """What is noted before it is stopped; None: it doesn't run."""
+        """What is noted before it is stopped, or started instead of what is down; None: nothing is known of it."""
         if self.running is None:
-            return None
+            return self.left
         name = f"master {self.address}"
         return Stopped.of(name, self.running, self.was or self.recipe, self.recipe, self.output, self.address)
 
     def carry_out(self, patience: Patience, has_come: Callable[[], bool], console: Console) -> None:
         """See MasterTarget."""
+        pid = self.coming_pid
+        if pid is None:
+            pid = self._start(patience, console)
+        else:
+            console.say(f"pid {pid} was started by an earlier run: it is waited for")
+        wait_until(
+            lambda: self._has_ended(pid) or has_come(),
+            patience.ready_seconds,
+            CALL_POLL_SECONDS,
+            console.progress(f"pid {pid} does not serve yet"),
+        )
+        if self._has_ended(pid):
+            status = f" with status {self.child.returncode}" if self.child is not None else ""
+            raise RestartFailed(
+                f"the new master ended{status}; its output says why; once it can, start it by hand in its environment: "
+                f"{command_line(self.recipe.argv)}"
+            )
+        if not has_come():
+            raise RestartFailed(
+                f"pid {pid} does not serve at {self.address} after {patience.ready_seconds:g} s; it was left "
+                "alone; its output says what it waits for"
+            )
+
+    def _start(self, patience: Patience, console: Console) -> int:
         self.output.open()
         with undisturbed():
             if self.running is not None:
                 _stop(self.running, self.ending, patience.stop_seconds, console)
-            child = self.child = start(self.recipe, self.output)
+            self.child = start(self.recipe, self.output)
             self.output.close()
-        console.say(f"started pid {child.pid}")
-        by_hand = f"once it can, start it by hand: {command_line(self.recipe.argv)}"
-        wait_until(
-            lambda: child.poll() is not None or has_come(),
-            patience.ready_seconds,
-            CALL_POLL_SECONDS,
-            console.progress(f"pid {child.pid} does not serve yet"),
-        )
-        if child.poll() is not None:
-            raise RestartFailed(f"the new master ended with status {child.returncode}; its output says why; {by_hand}")
-        if not has_come():
-            raise RestartFailed(
-                f"pid {child.pid} does not serve at {self.address} after {patience.ready_seconds:g} s; it was left "
-                "alone; its output says what it waits for"
-            )
+        console.say(f"started pid {self.child.pid}")
+        return self.child.pid
+
+    def _has_ended(self, pid: int) -> bool:
+        return self.child.poll() is not None if self.child is not None else not runs(pid)
 
 
 @dataclass(frozen=True)
@@ -160,11 +186,12 @@ class ForeignMaster:
             raise RestartFailed(f"no new master answers at {self.address} after {patience.ready_seconds:g} s")
 
 
-def keeping_port(recipe: Recipe, ready: Ready) -> Recipe:
-    """The recipe with the port that the system chose: workers and clients know that one, another they would never
-    find."""
-    if recipe.option("listen", "TENURE_MASTER_LISTEN").endswith(":0"):
-        return recipe.with_options({"TENURE_MASTER_LISTEN": ready.grpc})
+def keeping_port(recipe: Recipe, address: str) -> Recipe:
+    """The recipe with the port that the system chose, of the address where it served: workers and clients know that
+    one, another they would never find."""
+    listen = recipe.option("listen", "TENURE_MASTER_LISTEN")
+    if listen.endswith(":0"):
+        return recipe.with_options({"TENURE_MASTER_LISTEN": listen[:-1] + address.rpartition(":")[2]})
     return recipe
 
 

@@ -198,6 +198,13 @@ class Running:
             self.exit_status = os.waitstatus_to_exitcode(status)
 
 
+def runs(pid: int) -> bool:
+    """Whether there is such a process; a zombie that nobody has reaped yet is none."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 class Output:
     """Where a process's stdout and stderr go, for its successor.
 

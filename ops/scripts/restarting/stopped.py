@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterable
@@ -22,6 +24,7 @@ from restarting.processes import (
     Recipe,
     RestartFailed,
     Running,
+    runs,
     start,
     wait_until,
 )
@@ -104,6 +107,11 @@ class Stopped:
         unwanted = tuple(each for each in (self.recipe, self.successor) if each != recipe)
         return replace(self, recipe=recipe, successor=recipe, unwanted=unwanted)
 
+    def meant_as(self, recipe: Recipe) -> Self:
+        """The same, to be started by this recipe. What was started otherwise meanwhile is ended, unless it serves."""
+        unwanted = tuple(each for each in (self.recipe, self.successor) if each != recipe)
+        return replace(self, successor=recipe, unwanted=unwanted)
+
     @property
     def still_runs(self) -> bool:
         """Whether it has not ended: it was never told to, or has not done so yet."""
@@ -129,15 +137,29 @@ class Stopped:
         return self._pid_by(self.recipe, self.successor)
 
     @property
+    def successor_pid(self) -> int | None:
+        """The same, of one that was started as the run meant to."""
+        return self._pid_by(self.successor)
+
+    @property
     def unwanted_pid(self) -> int | None:
         """Of a successor that is to be ended."""
         return self._pid_by(*self.unwanted)
 
+    def end_unwanted(self, console: Console) -> None:
+        """End every one of them; raises RestartFailed if one doesn't end."""
+        while (pid := self.unwanted_pid) is not None:
+            _end(self.name, pid, console)
+
     def _pid_by(self, *recipes: Recipe) -> int | None:
+        ours = psutil.Process()
+        # After -- the new command line stands at our own end, and at that of a sudo before us.
+        not_it = {ours.pid, *(parent.pid for parent in ours.parents())}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if (
-                    process.create_time() >= self.noted_unix - CLOCK_SLACK_SECONDS
+                    process.pid not in not_it
+                    and process.create_time() >= self.noted_unix - CLOCK_SLACK_SECONDS
                     and (process.pid, process.create_time()) != (self.pid, self.started_unix)
                     and any(_runs(process, recipe) for recipe in recipes)
                     and process.status() != psutil.STATUS_ZOMBIE
@@ -213,8 +235,7 @@ def start_again(
 
 
 def _start_one(stopped: Stopped, ready_seconds: float, log: Path | None, console: Console) -> None:
-    if (unwanted := stopped.unwanted_pid) is not None:
-        _end(stopped.name, unwanted, console)
+    stopped.end_unwanted(console)
     pid, child = stopped.coming_pid, None
     if pid is None:
         console.say(f"{stopped.name} was left down by a run that was broken off: it is started first")
@@ -227,7 +248,7 @@ def _start_one(stopped: Stopped, ready_seconds: float, log: Path | None, console
         console.say(f"{stopped.name} was started by a run that was broken off, as pid {pid}: it is waited for")
 
     def ended() -> bool:
-        return child.poll() is not None if child is not None else not psutil.pid_exists(pid)
+        return child.poll() is not None if child is not None else not runs(pid)
 
     waiting = console.progress(f"{stopped.name}, pid {pid}, does not serve yet")
     wait_until(lambda: ended() or stopped.serving_pid is not None, ready_seconds, waiting=waiting)
@@ -240,11 +261,9 @@ def _start_one(stopped: Stopped, ready_seconds: float, log: Path | None, console
 
 def _end(name: str, pid: int, console: Console) -> None:
     console.say(f"{name} was started by a run that was broken off, as pid {pid}, which does not serve: it is ended")
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        process.terminate()
-        try:
-            process.wait(_END_SECONDS)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(_END_SECONDS)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if wait_until(lambda: not runs(pid), _END_SECONDS):
+            return
+    raise RestartFailed(f"{name}, pid {pid}, does not end, not even by SIGKILL; nothing else was changed")
