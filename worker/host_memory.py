@@ -35,7 +35,7 @@ def own_limit_bytes() -> int | None:
 
 
 def free_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int | None:
-    """What this process could allocate now: the least of its limits, its cgroup's and the machine's; None: unknown."""
+    """What this process could allocate now: the least of its limits, its cgroups' and the machine's; None: unknown."""
     found = [*_left_by_limits(proc), *_left_by_cgroup(proc, cgroups)]
     if (available := _field(proc / "meminfo", "MemAvailable")) is not None:
         found.append(available * _KIB)
@@ -60,7 +60,7 @@ def peak_bytes(proc: Path = _PROC) -> int:
 
 
 def total_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
-    """What this process and its like may have together: the machine's memory, or its cgroup's; 0: unknown."""
+    """What this process and its like may have together: the machine's memory, or its cgroups'; 0: unknown."""
     total = (_field(proc / "meminfo", "MemTotal") or 0) * _KIB
     limits = [limit for limit, _ in _cgroup_figures(proc, cgroups)]
     return min([total, *limits]) if total else 0
@@ -69,7 +69,7 @@ def total_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
 def cgroup_used_ratio(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> float:
     """How much of what its cgroup allows is in use and couldn't be dropped, as ``MemAvailable`` says it of a machine.
 
-    0: it has no limit.
+    Of those it is in, the fullest's; 0: none has a limit.
     """
     return max((used / limit for limit, used in _cgroup_figures(proc, cgroups) if limit), default=0.0)
 
@@ -100,7 +100,7 @@ def _left_by_cgroup(proc: Path, cgroups: Path) -> Iterator[int]:
 
 
 def _cgroup_figures(proc: Path, cgroups: Path) -> Iterator[tuple[int, int]]:
-    """(limit, used and not to be dropped) of a cgroup with a limit."""
+    """(limit, used and not to be dropped) of each cgroup with a limit."""
     for directory, second_version in _memory_cgroups(proc, cgroups):
         names = (
             ("memory.max", "memory.current") if second_version else ("memory.limit_in_bytes", "memory.usage_in_bytes")
@@ -132,9 +132,10 @@ def _reclaimable_bytes(stat: Path, *, second_version: bool) -> int:
 
 
 def _memory_cgroups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, bool]]:
-    """Directories that may be this process's memory cgroup, and whether of the second version.
+    """Directories of the memory cgroups that this process is in, its own first, and whether of the second version.
 
-    Inside a container the paths in ``/proc`` may be the host's; its own cgroup then is at the root of what it sees.
+    Each one's limit holds for all below it: a batch job's for its steps, a slice's for its units. Inside a container
+    the paths in ``/proc`` may be the host's; its own cgroup then is at the root of what it sees.
     """
     try:
         lines = (proc / "self/cgroup").read_text().splitlines()
@@ -145,9 +146,11 @@ def _memory_cgroups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, bool]]:
         if controllers in ("", "memory"):
             second_version = not controllers
             root = cgroups if second_version else cgroups / "memory"
-            for directory in (root / path.lstrip("/"), root):
+            own = root / path.lstrip("/")
+            for directory in (own, *own.parents):
                 if (directory / ("memory.events" if second_version else "memory.oom_control")).exists():
                     yield directory, second_version
+                if directory == root:
                     break
 
 

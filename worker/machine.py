@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     from tenure.worker.slots.slot import Slot
 
 log = structlog.get_logger()
-
-# Of this process's control group, version 2 and 1: what a container may use.
-_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True)
@@ -72,11 +67,7 @@ class Machine:
     @property
     def memory_total_bytes(self) -> int:
         """What this process and its children may use."""
-        total = int(psutil.virtual_memory().total)
-        for path in _MEMORY_LIMITS:
-            with contextlib.suppress(OSError, ValueError):
-                total = min(total, int(path.read_text()))
-        return total
+        return host_memory.total_bytes() or int(psutil.virtual_memory().total)
 
     def resolve(self, name: str) -> str | None:
         """From an index, a UUID or its beginning to the name in ``gpus``."""

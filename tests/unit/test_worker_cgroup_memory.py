@@ -100,16 +100,17 @@ class Box:
     """A process's cgroup as files of the test's own."""
 
     def __init__(self, root: Path, *, second_version: bool) -> None:
+        self.root = root
         self.places = (root / "proc", root / "cgroup")
         self._second = second_version
         self._write("proc/meminfo", "MemTotal: 67108864 kB\nMemAvailable: 67108864 kB\n")
-        self._write("proc/self/cgroup", "0::/box\n" if second_version else "4:memory:/box\n0::/\n")
+        self.is_in("box")
 
-    def holds(self, limit: int, used: int, stat: str) -> None:
+    def holds(self, limit: int | str, used: int, stat: str, name: str = "box") -> None:
         """From now on."""
         if self._second:
             files = {"memory.max": limit, "memory.current": used, "memory.stat": stat, "memory.events": "oom_kill 0\n"}
-            folder = "cgroup/box"
+            folder = f"cgroup/{name}"
         else:
             files = {
                 "memory.limit_in_bytes": limit,
@@ -117,12 +118,16 @@ class Box:
                 "memory.stat": stat,
                 "memory.oom_control": "oom_kill 0\n",
             }
-            folder = "cgroup/memory/box"
-        for name, content in files.items():
-            self._write(f"{folder}/{name}", f"{content}")
+            folder = f"cgroup/memory/{name}"
+        for file, content in files.items():
+            self._write(f"{folder}/{file}", f"{content}")
+
+    def is_in(self, name: str) -> None:
+        """The process's own, below the one that is told of."""
+        self._write("proc/self/cgroup", f"0::/{name}\n" if self._second else f"4:memory:/{name}\n0::/\n")
 
     def _write(self, name: str, content: str) -> None:
-        path = self.places[0].parent / name
+        path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
 
@@ -132,6 +137,31 @@ def with_fields(stat: str, **fields: int) -> str:
     lines = [line.split() for line in stat.splitlines()]
     assert fields.keys() <= {name for name, _ in lines}, "a line that the kernel writes"
     return "".join(f"{name} {fields.get(name, number)}\n" for name, number in lines)
+
+
+@pytest.mark.parametrize(("second_version", "unlimited"), [(True, "max"), (False, str(2**63 - 4096))])
+class TestLimitsAbove:
+    """A job's limit holds for its steps, a slice's for its units."""
+
+    def test_the_tightest_counts(self, tmp_path: Path, second_version: bool, unlimited: str) -> None:
+        box = Box(tmp_path, second_version=second_version)
+        box.is_in("job/step/task")
+        box.holds(unlimited, GIB, "", "job/step/task")
+        box.holds(8 * GIB, 2 * GIB, "", "job/step")
+        box.holds(4 * GIB, 3 * GIB, "", "job")
+        assert host_memory.total_bytes(*box.places) == 4 * GIB
+        assert host_memory.cgroup_used_ratio(*box.places) == 0.75
+        assert host_memory.free_bytes(*box.places) == GIB
+
+    def test_the_next_with_the_controller_is_the_process_s(
+        self, tmp_path: Path, second_version: bool, unlimited: str
+    ) -> None:
+        """The second version's controllers needn't go down to where the process is."""
+        box = Box(tmp_path, second_version=second_version)
+        box.is_in("job/step/task")
+        box.holds(unlimited, GIB, "", "other")
+        box.holds(4 * GIB, 3 * GIB, "", "job")
+        assert host_memory.cgroup_used_ratio(*box.places) == 0.75
 
 
 class TestSecondVersion:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from memory_box import MemoryBox, can_limit_memory
+from processes import wait_for
 
 MIB = 2**20
 LIMIT_MIB, FILE_MIB, TAKEN_MIB, SHARED_MIB = 96, 88, 40, 24
@@ -39,8 +40,15 @@ for _ in range(shared >> 20):
 say()
 """
 
+TOTAL = """
+from tenure.worker.machine import Machine
+{entering}
+print(Machine().memory_total_bytes)
+"""
 
-@pytest.mark.skipif(not can_limit_memory(), reason="needs a cgroup of its own, and may not make one")
+pytestmark = pytest.mark.skipif(not can_limit_memory(), reason="needs a cgroup of its own, and may not make one")
+
+
 def test_a_file_that_was_read_twice_is_free_memory(tmp_path: Path) -> None:
     """As each epoch after the first does with its data. It can really be had: nobody is killed for it."""
     path = tmp_path / "data"
@@ -71,3 +79,24 @@ def test_a_file_that_was_read_twice_is_free_memory(tmp_path: Path) -> None:
     # Nothing but swap could take what is in tmpfs.
     assert shared[0] == pytest.approx(taken[0] + SHARED_MIB / LIMIT_MIB, abs=near)
     assert shared[2] == first[2], "nobody was killed"
+
+
+def test_a_limit_above_is_what_there_is_to_share() -> None:
+    """As a batch job's, of which the worker is a step without a limit of its own: its slots share no more."""
+    with MemoryBox() as box:
+        box.allow(512 * MIB)
+        inner = box.folder / "inner"
+        inner.mkdir()
+        program = TOTAL.format(entering=box.entering.replace(str(box.folder), str(inner)))
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        wait_for(lambda: removed(inner), what="the inner one is empty")
+    assert int(done.stdout.splitlines()[-1]) == 512 * MIB
+
+
+def removed(folder: Path) -> bool:
+    """Whoever was in it is gone only a moment after it was waited for."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
