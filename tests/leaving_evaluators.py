@@ -3,6 +3,7 @@
 ========== ============================================================================================
 ``host``    keeps ``mib`` MiB of host memory for ever
 ``freed``   takes ``mib`` MiB in small pieces and lets them go
+``mapped``  keeps at least ``mib`` MiB of the file ``file`` mapped, and has read them
 ``process`` leaves a child process
 ``daemon``  leaves a grandchild that has moved to a session of its own, its parent gone
 ``pool``    leaves a process pool, and uses it in every run
@@ -23,6 +24,7 @@ Each run prints ``devices`` and ``visible`` (``CUDA_VISIBLE_DEVICES``) into the 
 from __future__ import annotations
 
 import json
+import mmap
 import multiprocessing
 import os
 import subprocess
@@ -42,6 +44,7 @@ _DAEMON = (
     "print(child.pid, flush=True)"
 )
 _kept: list[Any] = []
+_mapped: list[mmap.mmap] = []
 _pools: list[ProcessPoolExecutor] = []
 
 
@@ -56,6 +59,11 @@ def evaluate(task: EvaluationTask, context: Context) -> Result:
         case "freed":
             pieces = [bytearray(1000) for _ in range(int(extra["mib"]) * 1000)]
             del pieces
+        case "mapped":
+            with open(extra["file"], "rb") as file:
+                while sum(map(len, _mapped)) < int(extra["mib"]) << 20:
+                    _mapped.append(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+                    _kept.append(sum(_mapped[-1][:: mmap.PAGESIZE]))
         case "process":
             pids.append(subprocess.Popen(_SLEEP).pid)
         case "daemon":

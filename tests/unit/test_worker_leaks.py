@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import mmap
+import os
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -20,6 +22,16 @@ def test_growth_counts_from_the_first_runs_on() -> None:
     assert [watch.judge(Leftovers(resident_bytes=size)) for size in sizes] == [""] * 5
     assert watch.judge(Leftovers(resident_bytes=6001)) == "host_memory_leak"
     assert watch.grown_bytes == 1001
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="watched on Linux")
+def test_shared_memory_that_is_kept_counts() -> None:
+    before = cleanup._resident_bytes_of(os.getpid())
+    with mmap.mmap(-1, 32 << 20) as shared:
+        shared.write(b"x" * len(shared))
+        grown = cleanup._resident_bytes_of(os.getpid()) - before
+    assert 32 << 20 <= grown < 80 << 20
+    assert cleanup._resident_bytes_of(2**31 - 1) == 0, "who is gone has none"
 
 
 def test_without_a_limit_memory_may_grow() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from typing import Any
 
@@ -43,6 +44,16 @@ async def test_memory_that_is_free_again_is_no_leak(master: ScriptedMaster, work
     pids = [(await carry_out(master, f"t{n}", does="nothing"))["pid"] for n in range(3)]
     pids += [(await carry_out(master, f"u{n}", does="freed", mib=150))["pid"] for n in range(2)]
     pids.append((await carry_out(master, "last", does="nothing"))["pid"])
+    assert len(set(pids)) == 1
+    assert worker.log_lines("executor.leaked") == []
+
+
+async def test_files_that_stay_mapped_are_no_leak(master: ScriptedMaster, worker: WorkerProcess) -> None:
+    """As a data set larger than memory is: the kernel drops what it wants, however much of it was read."""
+    library = importlib.util.find_spec("grpc._cython.cygrpc")
+    assert library is not None
+    await worker.start(master.address, evaluator=EVALUATOR, executor_leak_max="100MiB")
+    pids = [(await carry_out(master, f"t{n}", does="mapped", file=library.origin, mib=60 * n))["pid"] for n in range(6)]
     assert len(set(pids)) == 1
     assert worker.log_lines("executor.leaked") == []
 

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 import signal
 import sys
 import threading
@@ -39,7 +40,8 @@ _NAMES_MAX = 20
 _SERVING_LATER_RUNS = ("resource_tracker", "forkserver", "popen_loky", "compile_worker")
 # fsspec keeps one thread for all object stores, and asyncio's executor in it looks up names; tqdm one for all bars.
 _THREADS_KEPT = ("tenure-", "fsspecIO", "asyncio_", "tqdm_monitor")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_KIB = 1024
+_KEPT_RESIDENT = re.compile(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 
 def adopt_orphans() -> None:
@@ -180,7 +182,9 @@ def _command_of(pid: int) -> str:
 
 
 def _resident_bytes_of(pid: int) -> int:
+    """Without files that are mapped, which the kernel drops when it wants memory; shared memory counts."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-    except (OSError, IndexError, ValueError):
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
         return 0
+    return _KIB * sum(map(int, _KEPT_RESIDENT.findall(status)))

@@ -20,7 +20,7 @@ class Leftovers:
 
     Attributes:
         gpu_bytes: Of GPU memory that something still refers to, if that is much.
-        resident_bytes: Of host memory, of the executor and what it keeps; 0: it can't tell.
+        resident_bytes: Of host memory, of the executor and what it keeps, without mapped files; 0: it can't tell.
         processes: That the run left, and that were ended.
         threads: That the run left.
         threads_left: Of all runs.
