@@ -17,6 +17,7 @@ from typing import Any
 from scripting.console import PlainConsole, add_output_options
 
 from restarting.accounting import Accounting, shortened
+from restarting.interruptions import all_alike
 from restarting.processes import AnotherRun, CannotRestart, Output, Recipe, RestartFailed
 from tenure.client import Client
 from tenure.common.errors import InvalidSetting, TenureError
@@ -48,7 +49,7 @@ Exit codes:
     3  no master answers, so nothing could be proved; nothing was changed
     5  another run is going on; nothing was changed
     6  a process did not end or start again, or no master answers any more; the message says what to do
-  130  stopped by Ctrl-C
+  130  stopped by Ctrl-C, SIGTERM or a hang-up; what is not back is said, and started first by the next run
 """
 
 
@@ -110,7 +111,8 @@ def run(command: Callable[[argparse.Namespace, Console], Exit], arguments: argpa
     # That no master answers meanwhile is what is expected here, not news.
     logging.getLogger("tenure.client").setLevel(logging.ERROR)
     try:
-        return command(arguments, console)
+        with all_alike():
+            return command(arguments, console)
     except AnotherRun as error:
         return console.fail(error, Exit.REFUSED)
     except (CannotRestart, InvalidSetting) as error:

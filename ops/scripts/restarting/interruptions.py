@@ -5,7 +5,18 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def all_alike() -> Iterator[None]:
+    """Have SIGTERM and hang-ups do what Ctrl-C does: whoever is stopped by them has something to say, too."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    with _handling(interrupt):
+        yield
 
 
 @contextlib.contextmanager
@@ -17,12 +28,8 @@ def undisturbed() -> Iterator[None]:
         held.append(number)
         sys.stderr.write("will stop after this step\n")
 
-    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with _handling(hold):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if held:
         _interrupt()
 
@@ -40,14 +47,24 @@ def finishing(what: str) -> Iterator[None]:
             raise KeyboardInterrupt
         sys.stderr.write(f"finishing {what}, which is on its way, then will stop; Ctrl-C again leaves it\n")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    with _handling(ask):
+        yield
+    if asked:
+        _interrupt()
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Have Ctrl-C, SIGTERM and hang-ups come here; what whoever started us had us ignore (``nohup``) stays ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {
+        number: signal.signal(number, handler) for number in numbers if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
-        _interrupt()
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _interrupt() -> None:

@@ -205,6 +205,21 @@ def runs(pid: int) -> bool:
     return False
 
 
+def writer_started_unix(ready: Ready) -> float | None:
+    """When the process that wrote the ready file was started; None: it runs no more, or can't be seen from here. Whose
+    it is, and who else restarts it, does not matter."""
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(ready.pid)
+        started_unix = process.create_time()
+        if (
+            runs(ready.pid)
+            and any("tenure" in part for part in process.cmdline())
+            and ready.path.stat().st_mtime >= started_unix - CLOCK_SLACK_SECONDS
+        ):
+            return started_unix
+    return None
+
+
 class Output:
     """Where a process's stdout and stderr go, for its successor.
 

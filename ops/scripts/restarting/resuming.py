@@ -80,8 +80,17 @@ def resuming(
     with record:
         meant = {stopped.name: as_meant(stopped) for stopped in record.stopped}
         ours = [each for each in record.stopped if meant[each.name] is None and each.is_down]
-        started, back = start_again(filter(None, meant.values()), arguments.ready_timeout, arguments.log, console)
-        record.is_back([*started, *back])
+        try:
+            started = start_again(
+                filter(None, meant.values()),
+                arguments.ready_timeout,
+                arguments.log,
+                console,
+                lambda name: record.is_back([name]),
+            )
+        except (RestartFailed, KeyboardInterrupt):
+            _say_left([meant[each.name] or each for each in record.stopped], arguments.log, console, _GO_ON)
+            raise
         yield Resumed(record, started, ours)
 
 
@@ -97,7 +106,11 @@ def saying_what_is_left(record: RunRecord, log: Path | None, console: Console) -
 
 def say_what_is_left(record: RunRecord, log: Path | None, console: Console, go_on: str = _GO_ON) -> None:
     """Which of what was stopped is not back, and how each is started by hand."""
-    left = [sentence for stopped in record.stopped if (sentence := stopped.describe(console, log))]
+    _say_left(record.stopped, log, console, go_on)
+
+
+def _say_left(processes: Sequence[Stopped], log: Path | None, console: Console, go_on: str) -> None:
+    left = [sentence for stopped in processes if (sentence := stopped.describe(console, log))]
     if left:
         console.say(f"stopped: {'; '.join(left)}; {go_on}")
     else:

@@ -133,7 +133,12 @@ def _reading(path: Path) -> Iterator[Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         content = {"begun_unix": time.time(), "done": {}, "stopped": []}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise CannotRestart(
+            f"{path} can't be read ({error.strerror}): it says what an earlier run left; run this as that run's user, "
+            "and don't delete it"
+        ) from None
+    except ValueError as error:
         raise CannotRestart(f"{path} is no record of a run ({error!r}): delete it") from None
     try:
         yield content

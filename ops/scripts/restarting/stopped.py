@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -24,9 +25,11 @@ from restarting.processes import (
     Recipe,
     RestartFailed,
     Running,
+    reachable,
     runs,
     start,
     wait_until,
+    writer_started_unix,
 )
 
 _DIAL_SECONDS = 1.0
@@ -122,13 +125,17 @@ class Stopped:
 
     @property
     def serving_pid(self) -> int | None:
-        """Of the successor that serves; None: none does yet."""
+        """Of the successor that serves, whoever started it and restarts it; None: none does yet."""
         if self.ready is None:
             return self.coming_pid if self.address and _listens(self.address) else None
         with contextlib.suppress(CannotRestart):
-            running = Running.of(Ready.read(self.ready))
-            if (running.pid, running.started_unix) != (self.pid, self.started_unix):
-                return running.pid
+            ready = Ready.read(self.ready)
+            started_unix = writer_started_unix(ready)
+            if started_unix is not None:
+                return ready.pid if (ready.pid, started_unix) != (self.pid, self.started_unix) else None
+            # In a container it has another pid than it knows of.
+            written_since = _written_unix(self.ready) > self.noted_unix
+            return ready.pid if written_since and _listens(reachable(ready.grpc)) else None
         return None
 
     @property
@@ -188,6 +195,14 @@ class Stopped:
         return f"{self.name} is not back"
 
 
+def _written_unix(path: Path) -> float:
+    """When the file was written; 0 if it is gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with (
@@ -210,53 +225,99 @@ def _runs(process: psutil.Process, recipe: Recipe) -> bool:
 
 
 def start_again(
-    stopped: Iterable[Stopped], ready_seconds: float, log: Path | None, console: Console
-) -> tuple[list[str], list[str]]:
-    """Start what a run that was broken off left down, and wait until it serves.
+    stopped: Iterable[Stopped],
+    ready_seconds: float,
+    log: Path | None,
+    console: Console,
+    is_back: Callable[[str], None] = lambda name: None,
+) -> list[str]:
+    """Start what a run that was broken off left down, and wait until it serves. All are started before any is waited
+    for, and one that can't be keeps none of the others down.
+
+    Args:
+        stopped: What was left down.
+        ready_seconds: For all of them to serve in.
+        log: The file that they write to instead.
+        console: Told of it.
+        is_back: Called with the name of each that serves, whoever has started it.
 
     Returns:
-        The names of those, and of what somebody has started meanwhile.
+        The names of those that were started.
 
     Raises:
-        RestartFailed: One can't be started, ended again, or doesn't serve in time.
+        RestartFailed: Some can't be started, ended again, or don't serve in time.
     """
-    started, back = [], []
+    down = []
     for each in stopped:
         if each.still_runs:
             continue
         if each.serving_pid is not None:
-            back.append(each.name)
-            continue
-        console.changing = True
-        with finishing(each.name):
-            _start_one(each, ready_seconds, log, console)
-        started.append(each.name)
-    return started, back
+            is_back(each.name)
+        else:
+            down.append(each)
+    if not down:
+        return []
+    console.changing = True
+    started: list[str] = []
+    failures: list[str] = []
+    with finishing(", ".join(each.name for each in down)):
+        coming = []
+        for each in down:
+            try:
+                coming.append(_Coming(each, log, console))
+            except RestartFailed as failure:
+                failures.append(f"{each.name}: {failure}")
+        deadline = time.monotonic() + ready_seconds
+        for one in coming:
+            if wrong := one.await_service(max(0.0, deadline - time.monotonic()), ready_seconds):
+                failures.append(wrong)
+            else:
+                is_back(one.stopped.name)
+                started.append(one.stopped.name)
+    if failures:
+        raise RestartFailed(f"{'; '.join(failures)}; nothing else was changed")
+    return started
 
 
-def _start_one(stopped: Stopped, ready_seconds: float, log: Path | None, console: Console) -> None:
-    stopped.end_unwanted(console)
-    pid, child = stopped.coming_pid, None
-    if pid is None:
-        console.say(f"{stopped.name} was left down by a run that was broken off: it is started first")
-        output = Output.at(stopped.outputs, log)
-        output.open()
-        child = start(stopped.recipe, output)
-        output.close()
-        pid = child.pid
-    else:
-        console.say(f"{stopped.name} was started by a run that was broken off, as pid {pid}: it is waited for")
+class _Coming:
+    """What was left down, on its way: started now, or by the run that was broken off.
 
-    def ended() -> bool:
-        return child.poll() is not None if child is not None else not runs(pid)
+    Raises:
+        RestartFailed: It can't be started.
+    """
 
-    waiting = console.progress(f"{stopped.name}, pid {pid}, does not serve yet")
-    wait_until(lambda: ended() or stopped.serving_pid is not None, ready_seconds, waiting=waiting)
-    if stopped.serving_pid is None:
-        what = "ended after its start" if ended() else f"does not serve after {ready_seconds:g} s"
-        stopped.describe(console, log)
-        raise RestartFailed(f"{stopped.name}, pid {pid}, {what}; its output says why; nothing else was changed")
-    console.say(f"{stopped.name} is back, pid {pid}")
+    def __init__(self, stopped: Stopped, log: Path | None, console: Console) -> None:
+        self.stopped = stopped
+        self._console = console
+        self._child: subprocess.Popen[bytes] | None = None
+        stopped.end_unwanted(console)
+        pid = stopped.coming_pid
+        if pid is None:
+            console.say(f"{stopped.name} was left down by a run that was broken off: it is started first")
+            output = Output.at(stopped.outputs, log)
+            output.open()
+            try:
+                self._child = start(stopped.recipe, output)
+            finally:
+                output.close()
+            pid = self._child.pid
+        else:
+            console.say(f"{stopped.name} was started by a run that was broken off, as pid {pid}: it is waited for")
+        self._pid = pid
+
+    def await_service(self, seconds: float, ready_seconds: float) -> str:
+        """Wait until it serves; returns what went wrong, '' if nothing did."""
+        name, pid = self.stopped.name, self._pid
+        waiting = self._console.progress(f"{name}, pid {pid}, does not serve yet")
+        wait_until(lambda: self._has_ended() or self.stopped.serving_pid is not None, seconds, waiting=waiting)
+        if self.stopped.serving_pid is not None:
+            self._console.say(f"{name} is back, pid {pid}")
+            return ""
+        what = "ended after its start" if self._has_ended() else f"does not serve after {ready_seconds:g} s"
+        return f"{name}, pid {pid}, {what}; its output says why"
+
+    def _has_ended(self) -> bool:
+        return self._child.poll() is not None if self._child is not None else not runs(self._pid)
 
 
 def _end(name: str, pid: int, console: Console) -> None:
@@ -266,4 +327,4 @@ def _end(name: str, pid: int, console: Console) -> None:
             os.kill(pid, number)
         if wait_until(lambda: not runs(pid), _END_SECONDS):
             return
-    raise RestartFailed(f"{name}, pid {pid}, does not end, not even by SIGKILL; nothing else was changed")
+    raise RestartFailed(f"{name}, pid {pid}, does not end, not even by SIGKILL")
