@@ -371,7 +371,8 @@ class Search:
             yield handle
 
     def _result_of(self, record: TaskRecord) -> TaskResult:
-        if record.state is TaskState.SUCCEEDED:
+        # A success that failed is one whose result the store can't read any more.
+        if record.state is TaskState.SUCCEEDED and record.failure is None:
             return TaskResult.of(record)
         # Only full records have the architecture, and with it the evidence.
         raise TaskFailed(record if record.architecture else self.record(record.task_id, full=True))

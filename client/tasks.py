@@ -133,6 +133,8 @@ class TaskHandle:
 def _evidence(task: TaskRecord) -> str:
     if task.state is TaskState.CANCELLED:
         return "was cancelled"
+    if task.state is TaskState.SUCCEEDED and task.failure is not None:
+        return f"succeeded, but {task.failure.message}"
     text = f"ended FAILED after {task.attempts} of {task.max_attempts} attempts"
     text += f" and {task.losses} of {task.max_losses} losses" if task.losses else ""
     if task.failure is not None:

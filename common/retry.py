@@ -17,8 +17,9 @@ from tenure.common import limits
 from tenure.common.checks import check_integer
 from tenure.common.errors import InvalidInput
 
-# The same architecture can't be built the next time either: no rule makes it worth a try.
-NEVER_RETRYABLE = "InvalidArchitecture"
+# The same architecture can't be built the next time either, nor is a payload whole then: no rule makes it worth a try.
+DAMAGED_PAYLOAD = "PayloadDamaged"
+NEVER_RETRYABLE = frozenset({"InvalidArchitecture", DAMAGED_PAYLOAD})
 
 
 class Jitter(enum.StrEnum):
@@ -116,7 +117,7 @@ class RetryPolicy:
 
 def is_never_retryable(error_class: str) -> bool:
     """Whether no policy can make this error worth another try."""
-    return error_class.rpartition(".")[2] == NEVER_RETRYABLE
+    return error_class.rpartition(".")[2] in NEVER_RETRYABLE
 
 
 def check_policy(policy: RetryPolicy) -> RetryPolicy:
@@ -167,9 +168,9 @@ def _check_rule(rule: RetryRule, field: str) -> None:
             given=repr(rule.retryable),
             expected="true: always tried again; false: never",
         )
-    if rule.retryable and rule.error_class.rpartition(".")[2] == NEVER_RETRYABLE:
+    if rule.retryable and is_never_retryable(rule.error_class):
         raise InvalidInput(
-            "is never retryable: the same architecture can't be built the next time either",
+            f"is never retryable: what {rule.error_class} says holds the next time, too",
             field=f"{field}.retryable",
             given=True,
             expected="leave the rule out",

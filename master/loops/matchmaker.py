@@ -23,8 +23,9 @@ from tenure.common.limits import BATCH_TASKS_MAX
 from tenure.common.spec import Requirements
 from tenure.master.core.matching import Capabilities, servable_classes
 from tenure.master.metrics import MasterMetrics
+from tenure.master.rpc.outcomes import end_damaged
 from tenure.master.store import Store
-from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest, Grant, Grants, TaskEvent
+from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest, Grant, Grants, Lease, TaskEvent
 from tenure.master.task_spans import tell_queued
 
 log = structlog.get_logger()
@@ -245,6 +246,7 @@ class Matchmaker:
         return batch
 
     async def _claim(self, group: _Group, batch: Sequence[tuple[Consumer, int]]) -> int:
+        """How many tasks were taken from the queue."""
         started = time.perf_counter()
         waiting = self._waiting(group, batch)
         requests = [
@@ -264,6 +266,7 @@ class Matchmaker:
         self._metrics.claim_seconds.observe(time.perf_counter() - started)
         granted = 0
         passed_over: set[str] = set()
+        damaged: list[Lease] = []
         failure: BaseException | None = None
         for (consumer, _), request, reply in zip(batch, requests, replies, strict=True):
             if isinstance(reply, BaseException):
@@ -277,17 +280,20 @@ class Matchmaker:
                 # What `want` said meanwhile counts the tasks that are on their way now, so never below zero.
                 self._set_slots(consumer, max(0, consumer.slots - len(reply)))
                 consumer.deliver(reply)
-            if isinstance(reply, Grants) and reply.passed_over:
-                passed_over.add(consumer.worker_id)
+            if isinstance(reply, Grants):
+                damaged += reply.damaged
+                if reply.passed_over:
+                    passed_over.add(consumer.worker_id)
             if consumer.slots > 0:
                 self._queue(consumer, group)
             else:
                 consumer.waiting = False
         if failure is not None:
             raise failure
+        await end_damaged(self._store, self._metrics, damaged)
         if passed_over:
             self._ask_others(group, passed_over)
-        return granted
+        return granted + len(damaged)
 
     def _ask_others(self, group: _Group, passed_over: set[str]) -> None:
         """Tasks wait that these workers lost lately: the first in line of the others is asked next."""

@@ -23,6 +23,7 @@ from tenure.master.store.records import (
     TaskView,
     WorkerView,
 )
+from tenure.master.store.views import DAMAGED
 from tenure.proto import convert, tenure_pb2, worker_pb2
 
 
@@ -46,6 +47,11 @@ def evaluate_request(grant: Grant, lease_ttl_ms: int) -> worker_pb2.EvaluateRequ
         code=grant.code,
         trace=lease_traceparent(grant.trace, grant.token, "lease"),
     )
+
+
+_RESULT_DAMAGED = (
+    "how it ended can't be read any more: a disk's damage, or somebody wrote to the store; requeued, it is run again"
+)
 
 
 def checkpoint_message(record: CheckpointRecord) -> worker_pb2.Checkpoint:
@@ -92,7 +98,11 @@ def task_message(view: TaskView) -> tenure_pb2.Task:
     )
     if view.config is not None:
         message.config.CopyFrom(convert.config_to_message(view.config))
-    if view.state == TaskState.SUCCEEDED:
+    if DAMAGED in outcome:
+        message.failure.error_class = "ResultDamaged"
+        message.failure.message = _RESULT_DAMAGED
+        message.failure.retryable = True
+    elif view.state == TaskState.SUCCEEDED:
         message.metrics.update(outcome.get("metrics", {}))
         message.detail = outcome.get("detail", "")
         message.duration_seconds = outcome.get("duration_seconds", 0.0)

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from tenure.common.errors import StoreUnavailable
+from tenure.common.retry import DAMAGED_PAYLOAD
 from tenure.master.core.outcomes import Judged, judge_by
 from tenure.master.metrics import MasterMetrics
 from tenure.master.store import Store
@@ -178,6 +179,23 @@ async def end_orphans(store: Store, metrics: MasterMetrics, leases: Sequence[Lea
     for lease in leases:
         loss = Failure(lease.task_id, lease.token, lease.worker_id, FailureKind.LOSS, True, evidence, retry)
         await take_outcome(store, metrics, loss)
+
+
+async def end_damaged(store: Store, metrics: MasterMetrics, leases: Sequence[Lease]) -> None:
+    """Park tasks of which the store can't read what a worker needs; nobody can be given them. Safe to call again.
+
+    Raises:
+        StoreUnavailable: Call again, or leave it to the lease's end.
+    """
+    evidence = Evidence(
+        error_class=DAMAGED_PAYLOAD,
+        error_message="what a worker needs of this task can't be read any more: a disk's damage, or somebody wrote to "
+        "the store; submit the task again, which puts it back, then requeue it",
+    )
+    for lease in leases:
+        failure = Failure(lease.task_id, lease.token, lease.worker_id, FailureKind.FAILURE, False, evidence)
+        taken = await take_outcome(store, metrics, failure)
+        log.error("store.payload_damaged", **_fields(failure, taken.lease))
 
 
 async def _take(store: Store, part: Sequence[Judged]) -> list[Taken]:

@@ -7,7 +7,6 @@ import random
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from tenure.common.spec import Config, Requirements
 from tenure.common.states import TaskState
 from tenure.master.store.compute import Compute
 from tenure.master.store.lease_facts import LeaseFacts
@@ -15,15 +14,14 @@ from tenure.master.store.origins import origin
 from tenure.master.store.payload import DamagedPayload, decode_payload, encode_payload
 from tenure.master.store.pipeline import Arguments
 from tenure.master.store.records import (
-    ACCEPTS_CODE_LABEL,
     Answer,
-    AttemptRecord,
     CheckpointRecord,
     ClaimRequest,
     Evidence,
     Failure,
     Grant,
     Grants,
+    Lease,
     NewTask,
     Release,
     Renewal,
@@ -31,10 +29,8 @@ from tenure.master.store.records import (
     SearchView,
     Success,
     TaskEvent,
-    TaskView,
     Verdict,
     requirement_class,
-    requirements_from_json,
 )
 
 T = TypeVar("T")
@@ -111,8 +107,8 @@ def claim_arguments(ttl_ms: int, requests: Sequence[ClaimRequest]) -> Arguments:
     ]
 
 
-def grants(reply: list[Any]) -> Grants:
-    """From one request's part of claim.lua's reply."""
+def grants(reply: list[Any], worker_id: str) -> Grants:
+    """From the part of claim.lua's reply that answers one request of this worker's."""
     granted = Grants()
     if reply and reply[-1] == b"PASSED_OVER":
         granted.passed_over = True
@@ -123,7 +119,7 @@ def grants(reply: list[Any]) -> Grants:
         try:
             architecture, config, evaluator, code = decode_payload(payload)
         except DamagedPayload:
-            granted.damaged += (text(task_id),)
+            granted.damaged += (Lease(text(task_id), text(token), worker_id, ""),)
             continue
         granted.append(
             Grant(
@@ -289,58 +285,6 @@ def renew_arguments(ttl_ms: int, items: list[Renewal]) -> Arguments:
             row["origin"] = item.origin
         rows.append(row)
     return [json.dumps({"ttl": ttl_ms, "items": rows})]
-
-
-def task_view(task_id: str, reply: list[Any]) -> TaskView:
-    """From one task's part of show.lua's reply."""
-    flat, outcome, progress, checkpoint, lease_left, scheduled_in, requirements, payload, attempts = reply
-    fields = pairs(flat)
-    try:
-        architecture, config, evaluator, code = decode_payload(payload)
-    except DamagedPayload:
-        # Not asked for; or lost, and then whoever looks at the task wants to see all the rest.
-        architecture, config, evaluator, code = "", Config(), "", ""
-    return TaskView(
-        task_id=task_id,
-        state=TaskState(fields["state"]),
-        search=fields["search"],
-        fields=fields,
-        outcome=json.loads(outcome) if outcome else None,
-        progress=json.loads(progress) if progress else None,
-        checkpoint=CheckpointRecord.from_json(checkpoint) if checkpoint else None,
-        lease_left_ms=int(lease_left) if lease_left else None,
-        scheduled_in_ms=int(scheduled_in) if scheduled_in else None,
-        requirements=_asked_for(requirements),
-        architecture=architecture,
-        config=config,
-        attempt_records=[_attempt_record(item) for item in attempts],
-        evaluator=evaluator,
-        code=code,
-    )
-
-
-def _asked_for(requirements: bytes) -> Requirements:
-    """What the task's submitter required: not what follows from the rest of the task."""
-    known = requirements_from_json(requirements)
-    labels = {name: value for name, value in known.labels.items() if name != ACCEPTS_CODE_LABEL}
-    return Requirements(known.gpus, labels, known.memory_bytes)
-
-
-def _evidence(parts: dict[str, Any]) -> Evidence:
-    # A newer master of the same store may have kept more.
-    return Evidence(**{name: value for name, value in parts.items() if name in Evidence.__dataclass_fields__})
-
-
-def _attempt_record(item: bytes) -> AttemptRecord:
-    epoch, worker, outcome, leased, ended, inner = json.loads(item)
-    return AttemptRecord(
-        epoch=int(epoch),
-        worker_id=worker,
-        outcome=outcome,
-        leased_unix_ms=int(leased or 0),
-        ended_unix_ms=int(ended),
-        evidence=_evidence(json.loads(inner)),
-    )
 
 
 def search_view(name: bytes, flat: Sequence[bytes], oldest_queued_ms: bytes) -> SearchView:

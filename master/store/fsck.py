@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from tenure.master.store.codec import pairs, text
@@ -17,6 +18,7 @@ _GROUP_DIGITS = 3
 _WALKS_TO_BELIEVE = 3
 # Asked for in one call; fewer are sent if they are large.
 _PAYLOADS_AT_ONCE = 100
+_TASKS_NAMED_MAX = 3
 
 
 @dataclass
@@ -31,6 +33,21 @@ class _Counts:
         """What does not agree: (kind, name) -> tasks too many."""
         parts = (("payload", self.payloads), ("class", self.classes), ("code", self.codes))
         return {(kind, name): by for kind, counts in parts for name, by in counts.items() if by}
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What a task names; ``code`` may be empty."""
+
+    task_id: str
+    payload: str
+    requirements: str
+    code: str
+
+
+def _some(tasks: list[str]) -> str:
+    more = f" and {len(tasks) - _TASKS_NAMED_MAX} more" if len(tasks) > _TASKS_NAMED_MAX else ""
+    return f"submit again what it belongs to: {', '.join(tasks[:_TASKS_NAMED_MAX]) or 'no task'}{more}"
 
 
 class Fsck:
@@ -56,7 +73,7 @@ class Fsck:
             checked += count
             violations += found
             await self._subtract_said(shard, counts, None)
-            violations += await self._damaged_payloads(shard)
+            violations += await self._damaged_payloads(shard, names)
             if counts.wrong():
                 violations += await self._look_closer(shard, counts)
         return checked, violations
@@ -102,36 +119,47 @@ class Fsck:
         """Check every task of these searches and count their payloads (whole digests within ``groups``, if given)."""
         checked = 0
         violations: list[str] = []
+        async for count, found, tasks in self._steps(shard, names):
+            checked += count
+            violations += found
+            for task in tasks:
+                self._count(counts, task.payload, 1, groups)
+                counts.classes[task.requirements] += 1
+                if task.code:
+                    counts.codes[task.code] += 1
+        return checked, violations
+
+    async def _steps(self, shard: str, names: list[str]) -> AsyncIterator[tuple[int, list[str], list[_Names]]]:
+        """All tasks of these searches, some at a time: how many, what is wrong with them, what they name."""
         for name in names:
             after = "0"
             while after:
-                cursor, count, found, contents = await self._pipeline.call("fsck_tasks", shard, name, after)
+                cursor, count, found, flat = await self._pipeline.call("fsck_tasks", shard, name, after)
                 after = text(cursor)
-                checked += int(count)
-                violations += [text(item) for item in found]
-                for payload, task_class, code in zip(contents[::3], contents[1::3], contents[2::3], strict=True):
-                    self._count(counts, text(payload), 1, groups)
-                    counts.classes[text(task_class)] += 1
-                    if code:
-                        counts.codes[text(code)] += 1
-        return checked, violations
+                rows = [_Names(*map(text, flat[start : start + 4])) for start in range(0, len(flat), 4)]
+                yield int(count), [text(item) for item in found], rows
 
-    async def _damaged_payloads(self, shard: str) -> list[str]:
+    async def _damaged_payloads(self, shard: str, names: list[str]) -> list[str]:
         """What is kept under a digest and isn't what had it. What isn't kept at all, each of its tasks says."""
         cursor = b"0"
-        damaged: dict[str, str] = {}
+        damaged: dict[str, list[str]] = {}
         while True:
             cursor, flat, *_ = await self._pipeline.call("fsck_counts", shard, cursor)
-            tasks_of = pairs(flat)
-            left = list(tasks_of)
+            left = list(pairs(flat))
             while left:
                 contents = await self._pipeline.call("fsck_payloads", shard, *left[:_PAYLOADS_AT_ONCE])
                 for digest, content in zip(left, contents, strict=False):
                     if content is not None and not is_whole(digest, content):
-                        damaged[digest] = f"payload {digest}: is damaged; tasks that have it: {tasks_of[digest]}"
+                        damaged[digest] = []
                 del left[: len(contents)]
             if cursor == b"0":
-                return [damaged[digest] for digest in sorted(damaged)]
+                break
+        if damaged:
+            async for _, _, tasks in self._steps(shard, names):
+                for task in tasks:
+                    if task.payload in damaged:
+                        damaged[task.payload].append(task.task_id)
+        return [f"payload {digest}: is damaged; {_some(tasks)}" for digest, tasks in sorted(damaged.items())]
 
     async def _subtract_said(self, shard: str, counts: _Counts, groups: set[str] | None) -> None:
         cursor = b"0"

@@ -55,7 +55,7 @@ def decode_payload(blob: bytes | None) -> tuple[str, Config, str, str]:
         architecture, epochs, batch, rate, dataset, extra = json.loads(
             zlib.decompress(blob).decode("utf-8", "surrogatepass")
         )
-    except (zlib.error, ValueError) as error:
+        evaluator, _, code = extra.pop(_PROGRAM_KEY, "").partition("@")
+        return architecture, Config(epochs, batch, rate, dataset, extra), evaluator, code
+    except (zlib.error, ValueError, TypeError, AttributeError) as error:
         raise DamagedPayload(f"the store's payload of this task is damaged: {error}") from error
-    evaluator, _, code = extra.pop(_PROGRAM_KEY, "").partition("@")
-    return architecture, Config(epochs, batch, rate, dataset, extra), evaluator, code

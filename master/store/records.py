@@ -144,12 +144,11 @@ class Grants(list[Grant]):
 
     Attributes:
         passed_over: Whether tasks wait that it lost lately and another worker should be asked for.
-        damaged: Tasks that nobody can be given, since what a worker needs of them can't be read. Their leases run out,
-            and use their own budgets up.
+        damaged: Leases of tasks that nobody can be given, since what a worker needs of them can't be read.
     """
 
     passed_over: bool = False
-    damaged: tuple[str, ...] = ()
+    damaged: tuple[Lease, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -293,8 +292,11 @@ class TaskView:
     code: str = ""
 
     def number(self, name: str) -> int:
-        """A numeric field of the metadata; 0 when absent."""
-        return int(self.fields.get(name) or 0)
+        """A numeric field of the metadata; 0 when absent, or no number."""
+        try:
+            return int(self.fields.get(name) or 0)
+        except ValueError:
+            return 0
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import structlog
-
 from tenure.common.errors import InvalidInput, WrongState
 from tenure.common.ids import new_task_id
 from tenure.common.limits import BATCH_TASKS_MAX
@@ -40,8 +38,7 @@ from tenure.master.store.records import (
     TaskView,
     Verdict,
 )
-
-log = structlog.get_logger()
+from tenure.master.store.views import task_view
 
 Fenced = TypeVar("Fenced", Success, Renewal)
 
@@ -112,18 +109,16 @@ class TaskStore:
         start, self._next_shard = self._next_shard, (self._next_shard + 1) % shards
         granted = Grants()
         for offset in range(shards):
-            tokens = request.tokens[len(granted) :]
+            tokens = request.tokens[len(granted) + len(granted.damaged) :]
             if not tokens:
                 break
             part = replace(request, tokens=tokens)
             key = self._keys.clocks[(start + offset) % shards]
             reply = await self._pipeline.item("claim", key, part, self._encode_claims)
-            part_granted = codec.grants(reply)
+            part_granted = codec.grants(reply, request.worker_id)
             granted += part_granted
             granted.passed_over |= part_granted.passed_over
             granted.damaged += part_granted.damaged
-        for task_id in granted.damaged:
-            log.error("store.payload_damaged", task=task_id, worker=request.worker_id)
         return granted
 
     async def give_back(self, tokens: Sequence[str]) -> int:
@@ -263,7 +258,7 @@ class TaskStore:
                 reply = await self._pipeline.call("show", key, "1" if full else "0", *chunk)
                 for task_id, part in zip(chunk, reply, strict=True):
                     if part:
-                        views[task_id] = codec.task_view(task_id, part)
+                        views[task_id] = task_view(task_id, part)
         return views
 
     async def page(self, search: str, states: Iterable[TaskState], after: str, count: int) -> tuple[str, list[str]]:

@@ -24,7 +24,7 @@ from ops.alert_witness import Witness, watched
 from ops.test_prometheus_live import store_of
 from ops.test_upgrade import build_wheel
 from ops_scripts import KEPT, UNAVAILABLE, Scripts
-from processes import eventually, wait_for
+from processes import wait_for
 from sentinel import _free_ports
 from store_server import StoreServer
 from tools import tool
@@ -120,7 +120,7 @@ async def test_what_takes_a_day_a_program_or_a_damage(tmp_path: Path, scripts: S
             backups_fail_and_end(cluster, witness, scripts),
             storage_is_slow(cluster, witness),
         )
-        await a_payload_is_damaged(cluster, witness)
+        await a_result_is_damaged(cluster, witness)
         await a_program_asks_too_often(cluster, witness)
 
 
@@ -204,28 +204,20 @@ async def storage_is_slow(cluster: ObservedCluster, witness: Witness) -> None:
     await witness.clears("TenureCheckpointsStall")
 
 
-async def a_payload_is_damaged(cluster: ObservedCluster, witness: Witness) -> None:
-    """By whoever writes to the store with other tools; whoever asks for its task meets it, and no worker gets it. Then
-    it is put back, and the task, which has lost a lease or two, is evaluated."""
-    search = cluster.client.search("damaged")
-    await asyncio.to_thread(search.put)
-    await asyncio.to_thread(search.pause)
-    (task,) = await cluster.submit("damaged", ["d"], {"note": "unique"}, requirements={"labels": {"kind": "newer"}})
+async def a_result_is_damaged(cluster: ObservedCluster, witness: Witness) -> None:
+    """By whoever writes to the store with other tools; whoever asks for its task meets it, until it is put back."""
+    (task,) = await cluster.submit("damaged", ["d"], {}, requirements={"labels": {"kind": "newer"}})
+    await cluster.all_ended("damaged")
     with redis.Redis(unix_socket_path=str(cluster.master.data_dir / "store.sock")) as client:
-        payload = client.hget(f"tenure:{{0}}:task:{task}", "payload")
-        assert payload is not None
-        key = "tenure:{0}:payload:" + payload.decode()
+        key = f"tenure:{{0}}:outcome:{task}"
         whole = client.get(key)
         assert whole is not None
-        client.set(key, b"not compressed")
-        await asyncio.to_thread(search.resume)
-        await eventually(lambda: cluster.master.logged("store.payload_damaged", task=task), what="it is left out")
+        client.set(key, b"no JSON")
         asking = asyncio.create_task(ask(cluster, task))
         await witness.fires("TenureRpcErrors", method="GetTasks")
         client.set(key, whole)
         await witness.clears("TenureRpcErrors")
         asking.cancel()
-    await cluster.all_ended("damaged")
     assert (await cluster.records([task]))[task].state == "SUCCEEDED"
 
 

@@ -59,9 +59,9 @@ async def test_every_command_works_on_a_cluster_where_things_went_wrong(
     tenure = CommandLine(cluster.master.address, capsys, monkeypatch)
     assert len(COMMANDS) > 20
     for command in sorted(COMMANDS, key=order):
-        task = dead if command.startswith(("tenure dead", "tenure tasks show")) else running
+        task = dead if command.startswith(("tenure dead", "tenure tasks show", "tenure tasks requeue")) else running
         filled = re.sub(r"\bSEARCH\b", "first", re.sub(r"\bTASK\b", task, re.sub(r"\bWORKER\b", "w1", command)))
-        yes = ["--yes"] if " requeue " in command and "--dry-run" not in command else []
+        yes = ["--yes"] if command.startswith("tenure dead requeue") and "--dry-run" not in command else []
         said = await asyncio.to_thread(tenure, *shlex.split(filled)[1:], *yes)
         assert said.code == 0, (command, said)
         assert said.out + said.err, f"{command} says nothing"

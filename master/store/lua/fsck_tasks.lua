@@ -5,8 +5,8 @@
 -- KEYS[1]  the shard's clock
 -- ARGV[1]  search
 -- ARGV[2]  submission number to start after
--- Replies  [next submission number or '', tasks checked, [violation, …], payload, class and code (or '') of each as a flat
---          list]
+-- Replies  [next submission number or '', tasks checked, [violation, …], id, payload, class and code (or '') of each as a
+--          flat list]
 local STEP = 100
 
 local search = ARGV[1]
@@ -14,6 +14,11 @@ local violations = {}
 
 local function violation(id, text)
   violations[#violations + 1] = 'task ' .. id .. ' of search ' .. search .. ': ' .. text
+end
+
+local function within(id, what, burned, budget)
+  if not tonumber(burned) or not tonumber(budget) then return violation(id, 'has no number of ' .. what) end
+  if tonumber(burned) > tonumber(budget) then violation(id, 'burned more ' .. what .. ' than its budget') end
 end
 
 local function check(id)
@@ -40,16 +45,24 @@ local function check(id)
   if (state == 'LEASED') ~= (v[6] ~= nil and v[6] ~= false and v[6] ~= '') then
     violation(id, 'is ' .. state .. ' and its lease token does not fit that')
   end
-  if tonumber(v[7]) > tonumber(v[8]) then violation(id, 'burned more attempts than its budget') end
-  if tonumber(v[11]) > tonumber(v[12] or v[8]) then violation(id, 'burned more out-of-memory ends than its budget') end
-  if tonumber(v[9]) > tonumber(v[10]) then violation(id, 'burned more losses than its budget') end
-  if state == 'SUCCEEDED' and redis.call('EXISTS', key('outcome', id)) == 0 then violation(id, 'has no result') end
+  within(id, 'attempts', v[7], v[8])
+  within(id, 'out-of-memory ends', v[11], v[12] or v[8])
+  within(id, 'losses', v[9], v[10])
+  if state == 'SUCCEEDED' then
+    local outcome = redis.call('GET', key('outcome', id))
+    if not outcome then violation(id, 'has no result') end
+    if outcome and not is_object(outcome) then violation(id, "has a result that can't be read; requeue it") end
+  end
+  for _, record in ipairs(redis.call('LRANGE', key('attempts', id), 0, -1)) do
+    if not is_object(record) then violation(id, "has an attempt record that can't be read") end
+  end
 end
 
 local rows = redis.call('ZRANGEBYSCORE', key('members', search), '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, STEP)
 local contents = {}
 for i = 1, #rows, 2 do
   check(rows[i])
+  contents[#contents + 1] = rows[i]
   for _, content in ipairs(redis.call('HMGET', key('task', rows[i]), 'payload', 'class', 'code')) do
     contents[#contents + 1] = content or ''
   end

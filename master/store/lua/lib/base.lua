@@ -22,6 +22,13 @@ local function int(value)
   return string.format('%.0f', value)
 end
 
+-- Whether this is the text of a JSON object; false for what isn't kept.
+local function is_object(content)
+  if not content then return false end
+  local ok, found = pcall(cjson.decode, content)
+  return ok and type(found) == 'table'
+end
+
 local EVENTS_MAX = 100000
 
 -- Tell every watcher and every master. The stream is trimmed: a watcher that was away too long lists anew.
