@@ -74,6 +74,46 @@ async def test_where_no_backups_can_be_is_refused_by_name(kept: KeptStore, tmp_p
         lock.release()
 
 
+@pytest.mark.parametrize("target", ["--data-dir", "--files-into"])
+async def test_where_no_store_can_be_put_is_refused_by_name(kept: KeptStore, tmp_path: Path, target: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert (await run_here(making.main, "--store", kept.server.url, "--to", tmp_path / "b")).code == DONE
+    for at, code, told in (
+        (Path("/proc/x/y"), REFUSED, f"{target} /proc/x/y: "),
+        (file, USAGE, f"{target} {file}: {file} is a file; give a folder"),
+        (file / "x", USAGE, f"{target} {file / 'x'}: {file} is a file; give a folder"),
+    ):
+        said = await run_here(restoring.main, tmp_path / "b", target, at)
+        assert said.code == code, said
+        assert told in said.err
+
+
+async def test_backups_are_not_kept_in_what_they_are_of(kept: KeptStore, tmp_path: Path) -> None:
+    """Whatever takes the one would take the other."""
+    inside = tmp_path / "server" / "backups"
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "server")
+    for to in (inside, tmp_path / "elsewhere" / "backups"):
+        for more in ([], ["--dry-run"]):
+            said = await run_here(making.main, "--store", kept.server.url, "--to", to, *more)
+            assert said.code == REFUSED, said
+            assert f"--to {to} is inside {tmp_path / 'server'}, which it is to be a backup of" in said.err
+    said = await run_here(making.main, "--data-dir", tmp_path / "master", "--to", tmp_path / "master" / "b")
+    assert said.code == REFUSED, said
+    assert f"is inside {tmp_path / 'master'}, which it is to be a backup of" in said.err
+    assert not inside.exists()
+    assert not (tmp_path / "master").exists()
+
+
+async def test_a_collectors_folder_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    """It isn't made: a mistyped one would be written to for ever, and collected never."""
+    textfiles = tmp_path / "textfile"
+    said = await run_here(making.main, "--to", tmp_path / "b", "--textfile-dir", textfiles)
+    assert said.code == USAGE, said
+    assert f"--textfile-dir {textfiles} does not exist" in said.err
+    assert not textfiles.exists()
+
+
 @pytest.mark.parametrize(
     ("main", "words", "told"),
     [

@@ -10,6 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
+from safekeeping.console import Misused, Refused
 from safekeeping.servers import EMBEDDED
 from tenure.common import paths
 
@@ -84,6 +85,24 @@ def journal_span(text: str) -> str:
     if _JOURNAL_SPAN.fullmatch(text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no length of time, as in 2d, 90min or 1h30min")
     return text
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Whether a folder can be written or made, as far as can be told without trying.
+
+    Args:
+        folder: What is to be there.
+        option: That named it.
+
+    Raises:
+        Misused: A file is in its way.
+        Refused: This user may not.
+    """
+    nearest = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not nearest.is_dir():
+        raise Misused(f"{option} {folder}: {nearest} is a file; give a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise Refused(f"{option} {folder}: {nearest} can't be written by this user; give another folder")
 
 
 def _program(text: str) -> str:

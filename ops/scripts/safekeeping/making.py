@@ -17,7 +17,7 @@ import tenure
 from safekeeping import folder
 from safekeeping.appendonly import FOLDER, Moment, opened, write_copy
 from safekeeping.checking import check, prove_node, show_all
-from safekeeping.command_line import EXIT_CODES, add_store_options, count, store_of
+from safekeeping.command_line import EXIT_CODES, add_store_options, check_writable, count, store_of
 from safekeeping.console import (
     Console,
     Exit,
@@ -32,7 +32,7 @@ from safekeeping.folder import Backup
 from safekeeping.looks import Look, between, look_at, merged, shards_of
 from safekeeping.probe import Probe
 from safekeeping.replication import write_snapshot
-from safekeeping.servers import METHODS, Server, Source, source
+from safekeeping.servers import EMBEDDED, METHODS, Server, Source, source
 from safekeeping.textfile import write_textfile
 from safekeeping.throwaway import Proof, check_memory
 
@@ -100,20 +100,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, console: Console) -> Exit:
     if arguments.textfile_dir is not None and not os.access(arguments.textfile_dir, os.W_OK):
-        raise Misused(f"--textfile-dir {arguments.textfile_dir} can't be written")
+        what = "can't be written" if arguments.textfile_dir.exists() else "does not exist"
+        raise Misused(f"--textfile-dir {arguments.textfile_dir} {what}; give the folder that node_exporter reads")
     if arguments.check is not None:
         return check(arguments, console)
     if arguments.to is None:
         raise Misused("say where to: --to DIR")
     if arguments.list:
         return show_all(arguments.to, console)
-    _check_target(arguments.to)
+    _check_target(arguments)
     done = False
     try:
         with source(*store_of(arguments), arguments.method) as store:
             shards = shards_of(store.url, arguments.key_prefix)
             if not shards:
                 raise Refused(f"{store.place} holds no Tenure under the prefix {arguments.key_prefix!r}")
+            for server in store.servers:
+                if server.folder is not None:
+                    _check_apart(arguments.to, server.folder.parent)
             if arguments.dry_run:
                 _check_space(store, _existing(arguments.to))
                 return _tell_plan(arguments, store, console)
@@ -125,6 +129,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> Exit:
                 for old in folder.surplus(arguments.to, arguments.keep):
                     folder.delete(old)
                     console.say(f"deleted {old.path.name}: --keep {arguments.keep}")
+                for line in folder.backups_in(arguments.to)[1]:
+                    console.say(f"note: {line}")
         console.document({"path": str(backup.path), **backup.facts})
         return Exit.DONE if done else Exit.NO
     finally:
@@ -132,14 +138,19 @@ def _run(arguments: argparse.Namespace, console: Console) -> Exit:
             write_textfile(arguments.textfile_dir, arguments.to, ran_at_unix=time.time(), done=done)
 
 
-def _check_target(to: Path) -> None:
+def _check_target(arguments: argparse.Namespace) -> None:
+    to: Path = arguments.to
     if (to / "master.lock").exists() or (to / "store" / FOLDER).is_dir():
         raise Refused(f"--to {to} is a master's data directory: give a folder that holds backups, or a new one")
-    nearest = next(each for each in (to.absolute(), *to.absolute().parents) if each.exists())
-    if not nearest.is_dir():
-        raise Misused(f"--to {to}: {nearest} is a file; give a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise Refused(f"--to {to}: {nearest} can't be written by this user; give another folder")
+    if arguments.store == EMBEDDED:
+        _check_apart(to, arguments.data_dir)
+    check_writable(to, "--to")
+
+
+def _check_apart(to: Path, data: Path) -> None:
+    """Who deletes or overwrites the store's folder would take the backups along."""
+    if to.resolve().is_relative_to(data.resolve()):
+        raise Refused(f"--to {to} is inside {data}, which it is to be a backup of: give a folder apart from it")
 
 
 def _existing(path: Path) -> Path:

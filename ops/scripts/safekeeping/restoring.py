@@ -22,7 +22,7 @@ from scripting.console import add_output_options
 from safekeeping import folder
 from safekeeping.appendonly import FOLDER
 from safekeeping.choosing import choose
-from safekeeping.command_line import EXIT_CODES, add_server_option
+from safekeeping.command_line import EXIT_CODES, add_server_option, check_writable
 from safekeeping.comparison import Changes, Row, compare, read_rows
 from safekeeping.console import (
     Console,
@@ -128,7 +128,7 @@ class _Restoring:
         node = self._only_node("give --into the URL of a server; a master with --shards as many serves it there")
         if self.store["shards"] != 1:
             self.console.say(f"note: the master needs --shards {self.store['shards']} on this store")
-        _check_owner(data_dir)
+        _check_target(data_dir, "--data-dir")
         if occupant := occupant_of(data_dir):
             raise Refused(f"{data_dir}: {occupant} runs on it; stop it first, and whatever would start it again")
         began = time.monotonic()
@@ -137,7 +137,7 @@ class _Restoring:
             changes = self._compare(data_dir / STORE, proof.read)
             self.console.say(f"would put it at {data_dir / STORE}{and_aside(data_dir / STORE)}")
             return self._report(changes, {}, [])
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make(data_dir, "--data-dir")
         with _held(data_dir):
             for line in clear_away(data_dir, STORE):
                 self.console.say(f"note: {line}")
@@ -154,14 +154,14 @@ class _Restoring:
     def into_files(self, target: Path) -> Exit:
         """The ``dir`` of a server that is stopped."""
         node = self._node()
-        _check_owner(target)
+        _check_target(target, "--files-into")
         if user := user_of(target):
             raise Refused(f"{target}: {user} works there; stop the server first, and whatever would start it again")
         if self.arguments.dry_run:
             self._proof_of_backup()
             self.console.say(f"would put {node['name']} at {target / FOLDER}{and_aside(target / FOLDER)}")
             return self._report(None, {}, [])
-        target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make(target, "--files-into")
         for line in clear_away(target, FOLDER):
             self.console.say(f"note: {line}")
         changes, aside = self._replace(node, target, FOLDER)
@@ -228,7 +228,8 @@ class _Restoring:
     def _replace(self, node: dict[str, Any], parent: Path, name: str) -> tuple[Changes | None, Path | None]:
         """(what changes, where the old is now). ``name``: the store's folder, or the append-only folder itself."""
         _check_space(parent, 2 * self.backup.size_bytes)
-        wrong = [each for each in folder.damages(self.backup) if "does not belong" in each or "missing" in each]
+        telling = ("does not belong", "missing", "can't be read")
+        wrong = [each for each in folder.damages(self.backup) if any(word in each for word in telling)]
         if wrong:
             raise Damaged(f"the backup is damaged: {'; '.join(wrong[:5])}; take another one")
         staging = stage(self.backup, node, parent, name, self._on_bytes)
@@ -350,11 +351,19 @@ def _held(data_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_owner(target: Path) -> None:
-    """Files of another user would be of no use to the process that is to read them."""
+def _check_target(target: Path, option: str) -> None:
+    """It can be written; and files of another user would be of no use to the process that is to read them."""
+    check_writable(target, option)
     if target.exists() and target.stat().st_uid != os.geteuid():
         owner = pwd.getpwuid(target.stat().st_uid).pw_name
         raise Refused(f"{target} belongs to {owner}: run this as that user, as in `sudo -u {owner} restore …`")
+
+
+def _make(target: Path, option: str) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Refused(f"{option} {target}: it can't be made: {error.strerror}; give another folder") from None
 
 
 def _check_space(target: Path, needed: int) -> None:
