@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kept_store import KeptStore, run_here
@@ -118,6 +121,70 @@ async def test_one_whose_manifest_is_damaged_is_passed_over_aloud(newest: Path, 
     said = await check(newest, tmp_path)
     assert said.code == NO, said
     assert samples(tmp_path)["tenure_backup_run_succeeded"] == 0
+
+
+def directory_in_place_of(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def loop_in_place_of(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("spoil", [directory_in_place_of, loop_in_place_of])
+async def test_one_that_cannot_be_read_at_all_blocks_none_beside_it(
+    newest: Path, older: Path, scripts: Scripts, kept: KeptStore, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    """The operating system's refusals, of which a missing permission is one, are no reason to give up the folder."""
+    backups, manifest = newest.parent, older / "manifest.json"
+    spoil(manifest)
+    told = f"{manifest} can't be read: "
+    said = await run_here(making.main, "--list", "--to", backups)
+    assert said.code == NO, said
+    assert newest.name in said.out
+    assert f"note: {told}" in said.out
+    said = await run_here(making.main, "--store", kept.server.url, "--to", backups, "--keep", "1")
+    assert said.code == DONE, said
+    assert f"note: {told}" in said.out
+    assert older.exists(), "nobody knows what it is, so retention leaves it"
+    said = await run_here(restoring.main, backups, "--data-dir", tmp_path / "data")
+    assert said.code == DONE, said
+    said = await scripts("disaster-drill", "--from", backups, "--scratch", tmp_path, "--dry-run")
+    assert said.code == DONE, said
+    # Itself it is refused by its name.
+    said = await run_here(restoring.main, older, "--data-dir", tmp_path / "data")
+    assert said.code == FAILED, said
+    assert f"error: {told}" in said.err
+
+
+async def test_where_the_newest_cannot_be_read_the_one_before_it_is_taken_aloud(
+    newest: Path, older: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file of it on a bad block; then its manifest."""
+    (increment,) = newest.glob("node-0/*/*.incr.aof")
+    digest_of = folder.digest_of
+
+    def digest_but_of_one(path: Path, *more: Any) -> str:
+        if path == increment:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return digest_of(path, *more)
+
+    monkeypatch.setattr(folder, "digest_of", digest_but_of_one)
+    said = await run_here(drilling.main, "--from", newest.parent, "--scratch", tmp_path, "--dry-run")
+    assert said.code == DONE, said
+    assert f"{increment} can't be read: Input/output error" in said.out
+    assert f"would take {older}" in said.out
+    said = await check(newest, tmp_path)
+    assert said.code == NO, said
+    said = await run_here(restoring.main, newest, "--data-dir", tmp_path / "data")
+    assert said.code == FAILED, said
+    assert f"The newest verified one before it is {older}\n" in said.err
+    directory_in_place_of(newest / "manifest.json")
+    said = await run_here(restoring.main, newest.parent, "--data-dir", tmp_path / "data")
+    assert said.code == DONE, said
+    assert f"note: passed over {newest / 'manifest.json'} can't be read: Is a directory" in said.out
 
 
 async def test_what_nobody_has_noticed_yet_names_the_one_before_it(

@@ -102,7 +102,7 @@ def read(path: Path) -> Backup:
     Raises:
         Misused: There is none.
         Damaged: Its manifest is, or names what is outside of it.
-        Failed: It is of a version that can't be read.
+        Failed: It is of a version that can't be read, or the operating system doesn't let it be read.
     """
     try:
         facts = json.loads((path / _MANIFEST).read_bytes())
@@ -111,6 +111,9 @@ def read(path: Path) -> Backup:
         if holds_backup(path):
             raise Damaged(f"{path} is damaged: its {_MANIFEST} is gone; take another backup") from None
         raise Misused(f"{path} is no backup: it has no {_MANIFEST}") from None
+    except OSError as error:
+        # Another user's, a disk that gives errors: it may be good, and says nothing against those beside it.
+        raise Failed(f"{path / _MANIFEST} can't be read: {error.strerror}") from None
     except (ValueError, LookupError, TypeError, AttributeError):
         facts, digest = {}, "unreadable"
     if hashlib.sha256(_canonical(facts)).hexdigest() != digest:
@@ -122,7 +125,7 @@ def read(path: Path) -> Backup:
 
 
 def damages(backup: Backup, on_bytes: Callable[[int], None] = lambda _: None) -> list[str]:
-    """What is wrong with its files: missing, of another size, of other content, or not named.
+    """What is wrong with its files: missing, of another size, of other content, not to be read, or not named.
 
     Raises:
         Damaged: An append-only folder names what is outside of it.
@@ -140,10 +143,13 @@ def damages(backup: Backup, on_bytes: Callable[[int], None] = lambda _: None) ->
                     wrong.append(f"{path}: its content has changed (SHA-256)")
             except FileNotFoundError:
                 wrong.append(f"{path} is missing")
+            except OSError as error:
+                wrong.append(f"{path} can't be read: {error.strerror}")
     for manifest in (each / MANIFEST for each in backup.folders):
         if manifest not in named:
             wrong.append(f"{manifest} is missing")
-        elif manifest.exists():
+            continue
+        with contextlib.suppress(OSError):  # it is wrong already
             parts = [manifest.parent / part.name for part in parts_of(manifest.read_text(errors="replace"))]
             wrong += [f"{part} is missing" for part in parts if part not in named]
     wrong += [f"{path} does not belong to it" for path in sorted(_files(backup.path)) if path not in named]
