@@ -122,6 +122,25 @@ async def test_results_that_are_lost_and_tasks_that_come_back_are_counted(kept: 
     assert "docs/operations.md#what-a-rollback-costs" in said.err
 
 
+async def test_of_a_backup_that_is_the_newer_one_nothing_false_is_said(kept: KeptStore, tmp_path: Path) -> None:
+    """As after an old one was restored by mistake."""
+    data = tmp_path / "data"
+    assert (await run_here(restoring.main, tmp_path / "backups", "--data-dir", data)).code == DONE
+    await kept.evaluate(2)
+    await kept.scene.submit(3)
+    assert (await run_here(making.main, "--store", kept.server.url, "--to", tmp_path / "newer")).code == DONE
+    said = await run_here(restoring.main, tmp_path / "newer", "--data-dir", data, "--dry-run")
+    assert said.code == DONE, said
+    assert "2 tasks go from QUEUED to SUCCEEDED\n" in said.out
+    assert "3 tasks come back, which what stands there hasn't (any more, or yet): " in said.out
+    assert "retention has deleted" not in said.out
+    # And the other way round.
+    assert (await run_here(restoring.main, tmp_path / "newer", "--data-dir", data)).code == DONE
+    said = await run_here(restoring.main, tmp_path / "backups", "--data-dir", data, "--dry-run")
+    assert "3 tasks will be gone, which the backup hasn't (run their search programs again): " in said.out
+    assert "2 tasks go from SUCCEEDED to QUEUED\n" in said.out
+
+
 async def test_a_store_that_cannot_be_read_any_more_is_moved_aside_all_the_same(
     kept: KeptStore, tmp_path: Path
 ) -> None:

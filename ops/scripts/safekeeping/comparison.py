@@ -52,8 +52,8 @@ class Changes:
     Attributes:
         searches_gone: Searches that only the present store has.
         searches_back: Those that only the backup has.
-        gone: Tasks that only the present store has: submitted since.
-        back: Those that only the backup has: forgotten by retention since.
+        gone: Tasks that only the present store has: submitted since, unless the backup is the newer of the two.
+        back: Those that only the backup has: forgotten by retention since, or the backup is the newer.
         undone: Tasks that have a result now and will have none: they are evaluated again.
         moved: How many go from one state to another: (from, to).
         unchanged: Tasks that stay as they are.
@@ -78,14 +78,17 @@ class Changes:
         for names, what in (
             (self.searches_gone, "searches will be gone"),
             (self.searches_back, "searches come back"),
-            (self.gone, "tasks will be gone: they were submitted since; run their search programs again"),
-            (self.back, "tasks come back: retention has deleted them since"),
+            (
+                self.gone,
+                "tasks will be gone, which the backup hasn't (run their search programs again)",
+            ),
+            (self.back, "tasks come back, which what stands there hasn't (any more, or yet)"),
             (self.undone, "tasks lose their result and are evaluated again"),
         ):
             if names:
                 more = f", … {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
                 told.append(f"{len(names)} {what}: {', '.join(names[:_NAMED_MAX])}{more}")
-        told += [f"{number} tasks go from {one} back to {other}" for (one, other), number in sorted(self.moved.items())]
+        told += [f"{number} tasks go from {one} to {other}" for (one, other), number in sorted(self.moved.items())]
         return told
 
     def facts(self) -> dict[str, Any]:
