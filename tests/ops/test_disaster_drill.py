@@ -55,6 +55,17 @@ def processes_below(folder: Path) -> list[str]:
     return found
 
 
+def pids_below(folder: Path, ready_file: str) -> list[int]:
+    """Of whoever will say by this file that it serves."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if any(word.startswith(str(folder)) and word.endswith(f"/{ready_file}") for word in words):
+                found.append(process.pid)
+    return found
+
+
 async def test_a_task_is_evaluated_from_the_backup_and_production_is_as_it_was(
     kept: KeptStore, scripts: Scripts, tmp_path: Path
 ) -> None:
@@ -140,6 +151,22 @@ async def test_killed_it_leaves_no_process_and_the_next_drill_clears_away(
     assert said.out.count("PROBLEM: ") == 2, "slower and older than the operator wants"
     assert "which a drill that was killed had left" in said.out
     assert list(scratch.iterdir()) == []
+
+
+async def test_what_its_own_master_meets_is_the_drills_failure(
+    kept: KeptStore, scripts: Scripts, tmp_path: Path
+) -> None:
+    """5 and 3 would say that nothing was begun, or that production doesn't answer."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = await scripts.start("disaster-drill", "--from", tmp_path / "backups", "--scratch", scratch)
+    (master,) = await eventually(lambda: pids_below(scratch, "master.ready"), what="the drill's master")
+    psutil.Process(master).kill()
+    _, err = await process.communicate()
+    assert process.returncode == FAILED, err
+    assert b"error: the drill broke off at 'master up': master: ended with exit code -9" in err
+    assert list(scratch.iterdir()) == []
+    assert processes_below(scratch) == []
 
 
 async def test_a_backup_that_is_no_good_fails_the_drill(kept: KeptStore, scripts: Scripts, tmp_path: Path) -> None:

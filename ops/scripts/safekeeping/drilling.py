@@ -40,6 +40,7 @@ from safekeeping.throwaway import ThrowawayServer, check_memory, serving
 from safekeeping.transfer import transfer
 from tenure.client import Client
 from tenure.client.demo.processes import Process
+from tenure.common.errors import TenureError
 from tenure.common.states import TERMINAL, TaskState
 
 _SCRIPTS = Path(__file__).resolve().parent.parent
@@ -207,7 +208,11 @@ class _Drill:
     def _step(self, name: str, work: Any) -> None:
         self.console.say(f"{name} …")
         began = time.monotonic()
-        work()
+        try:
+            work()
+        except TenureError as error:
+            # Of the drill's own master and worker; as exit codes, these would be read as said of production.
+            raise Failed(f"the drill broke off at {name!r}: {error}") from error
         self.seconds[name] = round(time.monotonic() - began, 3)
 
     def _copy(self, data: Path) -> None:
