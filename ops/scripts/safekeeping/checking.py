@@ -74,7 +74,8 @@ def _check(backup: Backup, arguments: argparse.Namespace, console: Console) -> b
         wrong = folder.damages(backup)
     except Damaged as error:
         wrong = [str(error)]
-    facts = backup.facts | ({"verified": False, "violations": wrong} if wrong else _prove(backup, arguments, console))
+    noted: dict[str, Any] = {"verified": False, "violations": wrong}
+    facts = backup.facts | (noted if wrong else _prove(backup, arguments, console))
     good = bool(facts["verified"])
     verdict = "verified" if good else f"NOT good: {'; '.join(facts['violations'][:_SHOWN_MAX])}"
     console.say(f"{backup.path}: {0 if wrong else facts['tasks_checked']} tasks checked, {verdict}")
