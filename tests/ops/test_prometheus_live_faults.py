@@ -120,7 +120,7 @@ async def test_what_takes_a_day_a_program_or_a_damage(tmp_path: Path, scripts: S
             backups_fail_and_end(cluster, witness, scripts),
             storage_is_slow(cluster, witness),
         )
-        await a_result_is_damaged(cluster, witness)
+        await a_task_is_damaged(cluster, witness)
         await a_program_asks_too_often(cluster, witness)
 
 
@@ -204,18 +204,16 @@ async def storage_is_slow(cluster: ObservedCluster, witness: Witness) -> None:
     await witness.clears("TenureCheckpointsStall")
 
 
-async def a_result_is_damaged(cluster: ObservedCluster, witness: Witness) -> None:
-    """By whoever writes to the store with other tools; whoever asks for its task meets it, until it is put back."""
+async def a_task_is_damaged(cluster: ObservedCluster, witness: Witness) -> None:
+    """By whoever writes to the store with other tools: it is in no state that there is, which whoever asks meets."""
     (task,) = await cluster.submit("damaged", ["d"], {}, requirements={"labels": {"kind": "newer"}})
     await cluster.all_ended("damaged")
     with redis.Redis(unix_socket_path=str(cluster.master.data_dir / "store.sock")) as client:
-        key = f"tenure:{{0}}:outcome:{task}"
-        whole = client.get(key)
-        assert whole is not None
-        client.set(key, b"no JSON")
+        key = f"tenure:{{0}}:task:{task}"
+        client.hset(key, "state", "NOWHERE")
         asking = asyncio.create_task(ask(cluster, task))
         await witness.fires("TenureRpcErrors", method="GetTasks")
-        client.set(key, whole)
+        client.hset(key, "state", "SUCCEEDED")
         await witness.clears("TenureRpcErrors")
         asking.cancel()
     assert (await cluster.records([task]))[task].state == "SUCCEEDED"
