@@ -267,6 +267,22 @@ async def test_a_master_that_a_killed_run_left_down_is_started_as_it_was_or_as_i
     assert not (tmp_path / "home" / "ops" / "stopped.json").exists()
 
 
+async def test_a_master_named_by_the_pid_that_a_killed_run_stopped_is_back_by_another(
+    cluster: Cluster, scripts: Scripts
+) -> None:
+    ready = cluster.root / "master" / "ready.json"
+    pid = pid_of(ready)
+    await kill_while_it_waits_for(pid, scripts, "--pid", str(pid))
+    said = await scripts("restart-master", "--pid", str(pid))
+    assert said.code == KEPT, said
+    # Where it serves its ready file said, not --master.
+    assert (
+        f"master {cluster.master.address} was left down by a run that was broken off: it is started first" in said.out
+    )
+    assert "was started just now: it is not restarted once more" in said.out
+    assert is_alive(pid_of(ready))
+
+
 # What it starts outlives whoever started it.
 @pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_came_up_by_the_version_that_is_left_and_does_not_serve_is_ended(tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ def test_one_that_can_not_start_keeps_no_other_down(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("knows_its_pid", [True, False])
-def test_what_somebody_else_started_in_a_container_is_not_down(folder: Path, *, knows_its_pid: bool) -> None:
+def test_what_somebody_else_started_in_a_container_is_not_down(
+    folder: Path, request: pytest.FixtureRequest, *, knows_its_pid: bool
+) -> None:
     """A real namespace of process ids, where it is process 1."""
     serve = (
         "import socket, sys, time; s = socket.create_server(('127.0.0.1', 0)); "
@@ -89,6 +91,7 @@ def test_what_somebody_else_started_in_a_container_is_not_down(folder: Path, *, 
         if not port and "not permitted" in engine.stderr.read():
             pytest.skip("this user may make no namespaces")
         (inside,) = psutil.Process(engine.pid).children()
+        request.addfinalizer(engine.kill)
         stopped = left_down(folder, "w1", SERVE)
         assert stopped.is_down
         facts = {"pid": inside.pid if knows_its_pid else 1, "grpc": f"127.0.0.1:{port}", "worker_id": "w1"}

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tenure.common.paths import data_home
 
 DEFAULT_MASTER = "127.0.0.1:50051"
 _PROGRESS_SECONDS = 10.0
+OLD_VIOLATIONS = "`tenure fsck` shows them all, and ops/runbooks/TenureFsckViolations.md says what to do"
 
 
 class Exit(enum.IntEnum):
@@ -45,6 +46,7 @@ EXIT_CODES = """\
 Exit codes:
     0  done, and every promise was kept (or, with --dry-run, it could be done)
     1  done, but a promise broke, or something did not come back to work; the report says what
+       (violations that fsck finds before, too, are a note; only new ones break a promise)
     2  bad usage, or what is named can't be restarted from here; nothing was changed
     3  no master answers, so nothing could be proved; nothing was changed
     5  another run is going on; nothing was changed
@@ -207,10 +209,33 @@ class Console(PlainConsole):
         self.say(kept)
 
 
-def check_store(client: Client, accounting: Accounting, *, skip: bool) -> None:
-    """Have the store's indexes proved; violations are breaches."""
+def known_violations(client: Client, console: Console, *, skip: bool) -> frozenset[str]:
+    """What is wrong with the store before anything is changed, for :func:`check_store`; said, too."""
+    if skip:
+        return frozenset()
+    violations = client.fsck().violations
+    if violations:
+        console.say(
+            f"note: fsck finds {len(violations)} violations before anything is changed: {violations[0]}; "
+            f"{OLD_VIOLATIONS}"
+        )
+    return frozenset(violations)
+
+
+def new_violations(found: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Those that weren't there before. What follows a semicolon is advice, which tasks that come and go may change."""
+    subjects = {violation.partition(";")[0] for violation in known}
+    return [violation for violation in found if violation.partition(";")[0] not in subjects]
+
+
+def check_store(client: Client, accounting: Accounting, known: Iterable[str] = (), *, skip: bool) -> None:
+    """Have the store's indexes proved; violations that were not ``known`` before are breaches."""
     if skip:
         return
     report = client.fsck()
     accounting.figures["tasks checked by fsck"] = report.tasks_checked
-    accounting.breaches += [f"fsck: {violation}" for violation in report.violations]
+    new = new_violations(report.violations, known)
+    accounting.breaches += [f"fsck: {violation}" for violation in new]
+    if old := [violation for violation in report.violations if violation not in new]:
+        accounting.notes += [f"fsck found this before, too: {violation}" for violation in old]
+        accounting.notes.append(f"{len(old)} violations are older than this: {OLD_VIOLATIONS}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from restarting.console import (
     Exit,
     add_common_options,
     check_store,
+    known_violations,
     master_addresses,
     run,
     seconds,
@@ -79,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--ready-file", metavar="FILE", type=Path, help="what the master was told by --ready-file")
-    target.add_argument("--pid", metavar="PID", type=int, help="its process; --master then says where it serves")
+    target.add_argument(
+        "--pid", metavar="PID", type=int, help="its process; --master says where it serves if it doesn't"
+    )
     target.add_argument("--via", metavar="COMMAND", type=words, help="restart it by this command instead")
     parser.add_argument("--kill", action="store_true", help="SIGKILL instead of SIGTERM")
     parser.add_argument(
@@ -118,6 +122,9 @@ def _make_plan(arguments: argparse.Namespace, left: Stopped | None) -> LocalMast
             running = Running.of(ready)
         else:
             running = Running(arguments.pid)
+            ready = _own_ready(running)
+            if not arguments.master:
+                address = _served_by(running, ready) or address
     except CannotRestart as error:
         if not arguments.command:
             raise CannotRestart(f"{error}; to start one, give its command line after --") from None
@@ -129,6 +136,23 @@ def _make_plan(arguments: argparse.Namespace, left: Stopped | None) -> LocalMast
     return LocalMaster(address, running, recipe, Output(running, arguments.log), was, ending)
 
 
+def _own_ready(running: Running) -> Ready | None:
+    """The file by which it says who it is; None: it was told of none."""
+    path = running.recipe.ready_file
+    with contextlib.suppress(CannotRestart):
+        ready = Ready.read(path) if path is not None else None
+        if ready is not None and ready.pid == running.pid:
+            running.ready = ready.path
+            return ready
+    return None
+
+
+def _served_by(running: Running, ready: Ready | None) -> str:
+    """Where it serves; '' if that can't be told."""
+    listen = ready.grpc if ready is not None else running.recipe.option("listen", "TENURE_MASTER_LISTEN")
+    return reachable(listen) if not listen.endswith(":0") else ""
+
+
 def _is_named(stopped: Stopped, arguments: argparse.Namespace) -> bool:
     """Whether it is the master that is to be restarted."""
     if arguments.ready_file is not None:
@@ -138,15 +162,23 @@ def _is_named(stopped: Stopped, arguments: argparse.Namespace) -> bool:
 
 
 def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
+    known: list[Stopped] = []
+
     def as_meant(stopped: Stopped) -> Stopped | None:
         """It is started by the new command line at once: the old one may be what is wrong."""
-        return None if arguments.command and _is_named(stopped, arguments) else stopped
+        if not _is_named(stopped, arguments):
+            return stopped
+        known.append(stopped)
+        return None if arguments.command else stopped
 
     with resuming("restart-master", arguments, console, as_meant=as_meant) as resumed:
         named = next((each for each in resumed.down if _is_named(each, arguments)), None)
         if named is not None and not arguments.command:
             console.say("dry run: nothing was changed")
             return Exit.KEPT
+        if arguments.pid and known and (successor := known[0].serving_pid) is not None:
+            # The process that was named has ended, and this one has its place.
+            arguments.pid, arguments.master = successor, arguments.master or known[0].address
         return resumed.go_on(lambda: _restart_it(arguments, resumed, named, console), console)
 
 
@@ -175,6 +207,8 @@ def _restart_it(arguments: argparse.Namespace, resumed: Resumed, left: Stopped |
         if arguments.dry_run:
             console.say("dry run: nothing was changed")
             return Exit.KEPT
+        if before is not None:
+            before = replace(before, violations=known_violations(client, console, skip=arguments.skip_fsck))
         console.changing = True
         began = time.monotonic()
         if started_just_now:
@@ -185,7 +219,8 @@ def _restart_it(arguments: argparse.Namespace, resumed: Resumed, left: Stopped |
         down_seconds = time.monotonic() - began
         console.say(f"a new master answers at {plan.address} after {down_seconds:.1f} s")
         accounting = _account(client, before, arguments.settle_timeout, console)
-        check_store(client, accounting, skip=arguments.skip_fsck)
+        known = before.violations if before is not None else ()
+        check_store(client, accounting, known, skip=arguments.skip_fsck)
         return console.report(
             accounting, proved=before is not None, master_id=master_id(glance), down_seconds=round(down_seconds, 3)
         )

@@ -16,6 +16,7 @@ from restarting.console import (
     Exit,
     add_common_options,
     check_store,
+    known_violations,
     master_addresses,
     run,
     seconds,
@@ -173,6 +174,7 @@ def _restart_the_rest(arguments: argparse.Namespace, resumed: Resumed, console: 
             console.say("dry run: nothing was changed")
             return Exit.KEPT
         before = _say_plan(console, client, steps, in_full=False)
+        before = replace(before, violations=known_violations(client, console, skip=arguments.skip_fsck))
         if not console.confirmed(
             f"go on with {len(steps)} step{'s' * (len(steps) != 1)}, as above?", yes=arguments.yes
         ):
@@ -294,7 +296,7 @@ def give_account(
         accounting = account(before, after, lambda task_ids: read_evidence(client, task_ids), drained=rolling.drained)
         if complete:
             accounting.breaches += [*rolling.wrong, *recovery.missing(arguments.settle_timeout)]
-        check_store(client, accounting, skip=arguments.skip_fsck)
+        check_store(client, accounting, before.violations, skip=arguments.skip_fsck)
     except TenureError:
         if complete:
             raise

@@ -62,12 +62,14 @@ class Snapshot:
         tasks: Every task by id.
         counters: The store's, counted since it was made.
         workers: Workers that were live: (instance id, dispatch) by worker id.
+        violations: What fsck found, where it was asked (console.known_violations).
     """
 
     master_id: str
     tasks: Mapping[str, TaskLine]
     counters: Mapping[str, int]
     workers: Mapping[str, tuple[str, str]]
+    violations: frozenset[str] = frozenset()
 
     def count(self, state: TaskState) -> int:
         """How many tasks are in a state."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from restarting.accounting import account
@@ -13,6 +14,7 @@ from restarting.console import (
     Exit,
     add_common_options,
     check_store,
+    known_violations,
     master_addresses,
     run,
     seconds,
@@ -124,6 +126,7 @@ def _restart_them(arguments: argparse.Namespace, resumed: Resumed, console: Cons
         if arguments.dry_run:
             console.say("dry run: nothing was changed")
             return Exit.KEPT
+        before = replace(before, violations=known_violations(client, console, skip=arguments.skip_fsck))
         console.changing = True
         drained: set[tuple[str, int]] = set()
         wrong: list[str] = []
@@ -138,5 +141,5 @@ def _restart_them(arguments: argparse.Namespace, resumed: Resumed, console: Cons
         accounting = account(before, after, lambda task_ids: read_evidence(client, task_ids), drained=drained)
         accounting.figures["workers restarted"] = len(targets)
         accounting.breaches += [*wrong, *recovery.missing(arguments.settle_timeout)]
-        check_store(client, accounting, skip=arguments.skip_fsck)
+        check_store(client, accounting, before.violations, skip=arguments.skip_fsck)
         return console.report(accounting, workers=[target.worker_id for target in targets])

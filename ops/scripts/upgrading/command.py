@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from restarting.console import EXIT_CODES, Console, Exit, add_common_options, master_addresses, run, words
+from restarting.console import (
+    EXIT_CODES,
+    Console,
+    Exit,
+    add_common_options,
+    master_addresses,
+    new_violations,
+    run,
+    words,
+)
 from restarting.master_target import Patience
 from restarting.plan import Processes, make_steps
 from restarting.probe import Probe, Seen
@@ -42,6 +51,7 @@ Running it again goes on with what has another version yet. --rollback goes back
 or, where going back was not finished, by itself or by --rollback, finishes that. What it stops is noted until it is
 back: if it is killed in between, the same command run again starts first what is down, as it was, and goes on;
 --rollback starts that by the version that is gone back to.
+Violations that fsck finds before refuse it, but not --rollback; --accept-violations goes on, and only new ones count.
 Old and new versions of masters and workers work together, so some of them may wait for another day.
 
 Where versions are somebody else's affair (images, other machines), --to-command makes the new version what starts from
@@ -117,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--backup-to", metavar="DIR", type=Path, help="have ops/scripts/backup copy the store to there")
     group.add_argument("--backup-command", metavar="COMMAND", type=words, help="back up by this command instead")
     group.add_argument("--no-backup", action="store_true", help="go without")
+    group.add_argument(
+        "--accept-violations",
+        action="store_true",
+        help="also if fsck finds some already (no backup is verified then: --no-backup)",
+    )
     add_target_options(parser)
     add_common_options(parser)
     return parser
@@ -158,16 +173,19 @@ def _upgrade_them(arguments: argparse.Namespace, change: Change, record: RunReco
     processes = Processes.read(arguments)
     addresses = master_addresses(arguments.master, processes.addresses)
     with Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client:
+        # What is wrong may be the new version's doing: nothing keeps anybody from going back.
+        accepts = arguments.accept_violations or arguments.rollback
         originals, steps = _steps(arguments, processes, addresses, client, change)
         for number, step in enumerate(steps, start=1):
             console.say(f"step {number}: {step.title}")
             if arguments.dry_run:
                 step.describe(console)
         if arguments.dry_run:
-            look(client, processes.masters, None, console)
+            look(client, processes.masters, None, console, accept_violations=accepts)
             console.say("dry run: nothing was installed or changed, and the new version was not looked into")
             return Exit.KEPT
-        look(client, processes.masters, change.prepare(console), console)
+        facts = change.prepare(console)
+        known = look(client, processes.masters, facts, console, accept_violations=accepts)
         if not console.confirmed(
             f"upgrade in {len(steps)} step{'s' * (len(steps) != 1)}, as above?", yes=arguments.yes
         ):
@@ -180,7 +198,7 @@ def _upgrade_them(arguments: argparse.Namespace, change: Change, record: RunReco
         console.changing = True
         patience = Patience(arguments.stop_timeout, arguments.ready_timeout)
         rolling = Rolling(client, console, patience, arguments.settle_timeout)
-        return _Upgrade(rolling, change, originals, steps, record).run(addresses, arguments)
+        return _Upgrade(rolling, change, originals, steps, record, known).run(addresses, arguments)
 
 
 def _install_only(change: Change, arguments: argparse.Namespace, console: Console) -> Exit:
@@ -239,11 +257,19 @@ class _Upgrade:
         originals: The steps as they would start what runs now.
         steps: The same, with the new version.
         record: Told of what is stopped.
+        known: Violations that fsck found before.
     """
 
     def __init__(
-        self, rolling: Rolling, change: Change, originals: Sequence[Step], steps: Sequence[Step], record: RunRecord
+        self,
+        rolling: Rolling,
+        change: Change,
+        originals: Sequence[Step],
+        steps: Sequence[Step],
+        record: RunRecord,
+        known: frozenset[str],
     ) -> None:
+        self._known = known
         self._rolling, self._console, self._change, self._record = rolling, rolling.console, change, record
         self._originals, self._steps = originals, steps
         self._touched = 0
@@ -252,7 +278,7 @@ class _Upgrade:
     def run(self, addresses: str, arguments: argparse.Namespace) -> Exit:
         """Go through the steps, and back if one fails; returns the exit code."""
         began = time.monotonic()
-        before = take_snapshot(self._rolling.client)
+        before = replace(take_snapshot(self._rolling.client), violations=self._known)
         if arguments.probe != "none":
             self._probe = Probe(addresses, writes=arguments.probe == "writes")
             self._probe.start()
@@ -277,6 +303,7 @@ class _Upgrade:
         rolled_back = failure is not None and stuck is None and not arguments.no_rollback
         accounting = give_account(self._rolling, before, arguments, complete=failure is None or rolled_back)
         if accounting is None:
+            say_what_is_left(self._record, arguments.log, self._console, _GO_ON)
             return self._console.fail(stuck or failure or RestartFailed("no master answers"), Exit.FAILED)
         told = f"rolled back to the version before: {failure}" if rolled_back else ""
         if told:
@@ -346,6 +373,6 @@ class _Upgrade:
                 raise RestartFailed(f"{name} came up with version {version or '(none)'}, not {self._change.version}")
 
     def _check_store(self) -> None:
-        violations = self._rolling.client.fsck().violations
+        violations = new_violations(self._rolling.client.fsck().violations, self._known)
         if violations:
-            raise RestartFailed(f"with the new masters the store has {len(violations)} violations: {violations[0]}")
+            raise RestartFailed(f"with the new masters the store has {len(violations)} new violations: {violations[0]}")

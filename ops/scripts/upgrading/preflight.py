@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from restarting.console import Console, command_line
+from restarting.console import Console, command_line, known_violations
 from restarting.master_target import LocalMaster
 from restarting.processes import CannotRestart, Recipe
 
@@ -22,7 +22,14 @@ _BACKUP = Path(__file__).resolve().parents[1] / "backup"
 _NO_MATTER = {"pip", "setuptools", "wheel", "tenure"}
 
 
-def look(client: Client, masters: Sequence[LocalMaster], facts: Facts | None, console: Console) -> None:
+def look(
+    client: Client,
+    masters: Sequence[LocalMaster],
+    facts: Facts | None,
+    console: Console,
+    *,
+    accept_violations: bool = False,
+) -> frozenset[str]:
     """Say which versions run, and see that nothing speaks against the new one.
 
     Args:
@@ -30,6 +37,10 @@ def look(client: Client, masters: Sequence[LocalMaster], facts: Facts | None, co
         masters: Those of this machine: what they run is compared with the new version.
         facts: Of the new version; None: nothing is known of it, or not yet.
         console: Told what was found.
+        accept_violations: Go on with a store that fsck finds violations in.
+
+    Returns:
+        The violations: what must not be put down to the new version.
 
     Raises:
         CannotRestart: Something does.
@@ -38,15 +49,16 @@ def look(client: Client, masters: Sequence[LocalMaster], facts: Facts | None, co
     versions = Counter(worker.version for worker in client.workers() if worker.status == "live")
     workers = ", ".join(f"{number} of {version or '?'}" for version, number in sorted(versions.items()))
     console.say(f"now: a master of version {client.stats().version}; workers: {workers or 'none'}")
-    found = client.fsck()
-    if found.violations:
+    violations = known_violations(client, console, skip=False)
+    if violations and not accept_violations:
         raise CannotRestart(
-            f"the store has {len(found.violations)} violations, which an upgrade must not hide: {found.violations[0]}; "
-            "`tenure fsck` shows them all"
+            f"the store has {len(violations)} violations already, see above; --accept-violations upgrades "
+            "nevertheless, and then only new ones speak against the new version"
         )
-    console.say(f"fsck: {found.tasks_checked} tasks, no violations")
+    if not violations:
+        console.say("fsck: no violations")
     if facts is None:
-        return
+        return violations
     running = [old for master in masters if (old := _runs_from(master.recipe)) is not None]
     schema = running[0].schema if running else SCHEMA_VERSION
     if facts.schema != schema:
@@ -62,6 +74,7 @@ def look(client: Client, masters: Sequence[LocalMaster], facts: Facts | None, co
                 f"note: the new environment lacks {', '.join(missing)}; if your evaluators need them, stop here and "
                 "give --also PACKAGE"
             )
+    return violations
 
 
 def _runs_from(recipe: Recipe) -> Facts | None:
