@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,8 @@ from safekeeping import bundling, console, drilling, making, restoring
 
 from tenure.common.directory_lock import DirectoryLock
 
-DONE, USAGE, REFUSED = 0, 2, 5
+DONE, NO, USAGE, REFUSED = 0, 1, 2, 5
+SCRIPTS = Path(__file__).resolve().parents[2] / "ops" / "scripts"
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +91,35 @@ async def test_where_no_store_can_be_put_is_refused_by_name(kept: KeptStore, tmp
         said = await run_here(restoring.main, tmp_path / "b", target, at)
         assert said.code == code, said
         assert told in said.err
+
+
+async def test_what_this_user_may_not_is_refused_and_blocks_nothing_else(kept: KeptStore, tmp_path: Path) -> None:
+    """In processes that can't override permissions, as root does."""
+    backups, locked = tmp_path / "b", tmp_path / "locked"
+    for _ in range(2):
+        assert (await run_here(making.main, "--store", kept.server.url, "--to", backups)).code == DONE
+    older, _ = sorted(backups.iterdir(), key=lambda path: path.stat().st_mtime)
+    locked.mkdir(mode=0o000)
+    bounds = "-dac_override,-dac_read_search"
+    without = ["setpriv", "--bounding-set", bounds, "--inh-caps", bounds] if os.geteuid() == 0 else []
+
+    async def run(script: str, *words: str | Path) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            *without, sys.executable, SCRIPTS / script, *words, stdout=PIPE, stderr=STDOUT
+        )
+        out, _ = await process.communicate()
+        return process.returncode, out.decode()
+
+    for words in (("restore", backups, "--data-dir", locked / "data"), ("backup", "--to", locked / "b")):
+        code, told = await run(*words)
+        assert code == REFUSED, told
+        assert f"{words[-1]}: {locked} can't be written by this user; give another folder" in told
+    (older / "manifest.json").chmod(0o000)
+    code, told = await run("restore", backups, "--data-dir", tmp_path / "data")
+    assert code == DONE, told
+    code, told = await run("backup", "--list", "--to", backups)
+    assert code == NO
+    assert f"note: {older / 'manifest.json'} can't be read: Permission denied" in told
 
 
 async def test_backups_are_not_kept_in_what_they_are_of(kept: KeptStore, tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def check_writable(folder: Path, option: str) -> None:
         Misused: A file is in its way.
         Refused: This user may not.
     """
-    nearest = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    # What can't be seen is taken as not there: the folder above it then says no.
+    nearest = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.exists(each))
     if not nearest.is_dir():
         raise Misused(f"{option} {folder}: {nearest} is a file; give a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):

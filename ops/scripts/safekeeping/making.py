@@ -140,11 +140,11 @@ def _run(arguments: argparse.Namespace, console: Console) -> Exit:
 
 def _check_target(arguments: argparse.Namespace) -> None:
     to: Path = arguments.to
+    check_writable(to, "--to")
     if (to / "master.lock").exists() or (to / "store" / FOLDER).is_dir():
         raise Refused(f"--to {to} is a master's data directory: give a folder that holds backups, or a new one")
     if arguments.store == EMBEDDED:
         _check_apart(to, arguments.data_dir)
-    check_writable(to, "--to")
 
 
 def _check_apart(to: Path, data: Path) -> None:
