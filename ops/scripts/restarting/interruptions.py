@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 
@@ -55,11 +56,12 @@ def finishing(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Have Ctrl-C, SIGTERM and hang-ups come here; what whoever started us had us ignore (``nohup``) stays ignored."""
+    """Have Ctrl-C, SIGTERM and hang-ups come here; what whoever started us had us ignore (``nohup``) stays ignored.
+    In another thread than the main one, which is where they come, nothing changes."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {
-        number: signal.signal(number, handler) for number in numbers if signal.getsignal(number) != signal.SIG_IGN
-    }
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in heeded if in_main_thread}
     try:
         yield
     finally:
