@@ -92,6 +92,7 @@ class Session:
         )
         self._in_order = InOrder(self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._returning: set[asyncio.Task[None]] = set()
         self._settling: asyncio.Task[None] | None = None
         self._closed = False
         self._replaced = False
@@ -173,7 +174,7 @@ class Session:
 
     def _deliver(self, grants: list[Grant]) -> None:
         if self._closed:
-            self._spawn(give_back(self._store, self.worker_id, grants))
+            self._give_back(grants)
             return
         self.leases.note_grants(grants)
         for grant in grants:
@@ -181,6 +182,19 @@ class Session:
         self._wanted = max(0, self._wanted - len(grants))
         requests = [evaluate_request(grant, self._settings.lease_ttl_ms) for grant in grants]
         self._send(tasks=worker_pb2.Tasks(tasks=requests))
+
+    def _give_back(self, grants: list[Grant]) -> None:
+        """Apart from what closing ends: a claim that was under way is answered just then."""
+        task = asyncio.create_task(self._released(grants))
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def _released(self, grants: list[Grant]) -> None:
+        try:
+            await give_back(self._store, self.worker_id, grants)
+        except TenureError as error:
+            # The leases run out by themselves.
+            log.warning("session.give_back_failed", worker=self.worker_id, error=str(error))
 
     # ---- upwards --------------------------------------------------------------------------------------------------
 
@@ -221,7 +235,7 @@ class Session:
         unfinished = [*self._tasks, *([self._settling] if self._settling else [])]
         for task in unfinished:
             task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
+        await asyncio.gather(*unfinished, *self._returning, return_exceptions=True)
         if not cut or self._asked_again or not self.leases:
             return
         patience_seconds = self._settings.lease_ttl_seconds

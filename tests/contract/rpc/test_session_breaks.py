@@ -7,7 +7,7 @@ import signal
 
 import grpc
 from processes import MasterProcess, eventually
-from raw_peers import OpenBroker, OpenSession, RawSession, StartMaster, outcome_of, renewal_of
+from raw_peers import Broker, OpenBroker, OpenSession, RawSession, StartMaster, outcome_of, renewal_of
 
 from tenure.proto import tenure_pb2, worker_pb2
 
@@ -244,3 +244,23 @@ async def test_a_stopped_master_that_goes_on_does_no_harm(
     assert (await session.heartbeat(renewal_of(task))).renewed == 1
     assert (await session.end(task)).verdict == worker_pb2.VERDICT_OK
     assert (await broker.task(task_id)).epoch == 1
+
+
+async def test_what_is_claimed_while_its_worker_leaves_goes_back_at_once(
+    master: MasterProcess, broker: Broker, open_session: OpenSession, search: str
+) -> None:
+    """Found by chaos, seed 1: a grant that came while the stream was being closed was given back by something that
+    the closing cancelled, and its task waited for the lease's end."""
+    ids: list[str] = []
+    for _ in range(80):
+        session = await open_session(want=1)
+        submitted, _ = await asyncio.gather(broker.submit(search), session.goodbye())
+        ids += submitted
+
+    async def none_is_held_by_nobody() -> bool:
+        """What was sent to a worker is in the log; its lease was cut when that left."""
+        response = await broker.api.GetTasks(tenure_pb2.GetTasksRequest(task_ids=ids))
+        leased = {(task.task_id, task.epoch) for task in response.tasks if task.state == tenure_pb2.LEASED}
+        return leased <= {(line["task"], line["epoch"]) for line in master.logged("task.claim")}
+
+    await eventually(none_is_held_by_nobody, 10)
