@@ -122,11 +122,16 @@ async def test_on_s3_a_killed_workers_task_goes_on_elsewhere(tmp_path: Path, s3:
         record = (await cluster.records([task_id]))[task_id]
         assert record.state == "SUCCEEDED", cluster.explain()
         assert [line["resumed_from"] for line in cluster.journal("start", task_id)] == [-1, 4]
-        # Whatever the master told the workers to delete, nothing is left of it by half.
-        names = [key.rpartition("/") for key in s3_server.keys(bucket)]
-        assert {directory for directory, _, file in names if file == "manifest.json"} == {
-            directory for directory, _, file in names if file == "state.json"
-        }
+
+        def nothing_is_there_by_half() -> bool:
+            names = [key.rpartition("/") for key in s3_server.keys(bucket)]
+            whole, begun = (
+                {directory for directory, _, file in names if file == name} for name in ("manifest.json", "state.json")
+            )
+            return whole == begun
+
+        # The worker may be deleting still what the master has told it to.
+        await eventually(nothing_is_there_by_half, what="the end of deleting")
     finally:
         await cluster.destroy()
 

