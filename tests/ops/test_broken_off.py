@@ -193,8 +193,11 @@ def leavings(worker: WorkerProcess) -> list[str]:
 
 
 @pytest.mark.slow
-async def test_a_worker_that_still_drains_for_a_killed_run_is_waited_for(cluster: Cluster, scripts: Scripts) -> None:
-    """Another SIGTERM would kill what it runs."""
+@pytest.mark.parametrize("named", ["w1", "w2"])
+async def test_a_worker_that_still_drains_for_a_killed_run_is_waited_for(
+    cluster: Cluster, scripts: Scripts, named: str
+) -> None:
+    """Another SIGTERM would kill what it runs; and who forgets it would leave it down beside the one that is named."""
     worker = await cluster.add_worker("w1", drain_grace_seconds=60)
     gate, ready = cluster.root / "gate", cluster.root / "w1.ready"
     (task_id,) = await cluster.submit("first", ["deaf"], {"ignore_stop": "1", "gate": str(gate)})
@@ -204,15 +207,21 @@ async def test_a_worker_that_still_drains_for_a_killed_run_is_waited_for(cluster
     process.kill()
     await process.communicate()
 
-    process = await scripts.start("restart-workers", ready)
+    other = await cluster.add_worker("w2")
+    said = await scripts("restart-workers", cluster.root / "w2.ready", "--dry-run")
+    assert "worker w1 still ends for a run that was broken off: it would be waited for, and started" in said.out
+
+    process = await scripts.start("restart-workers", cluster.root / f"{named}.ready")
     assert process.stdout is not None
-    while b"before: " not in (line := await process.stdout.readline()):
+    while b"worker w1, pid" not in (line := await process.stdout.readline()) or b"it is waited for" not in line:
         assert line, "it ended before it looked at the worker"
     assert is_alive(worker.pid)
     gate.touch()
     out, err = await process.communicate()
     assert process.returncode == KEPT, (out, err)
     assert leavings(worker) == ["drain"]
+    assert is_alive(pid_of(ready))
+    assert (pid_of(cluster.root / "w2.ready") == other.pid) == (named == "w1")
     await cluster.all_ended("first")
     (record,) = (await cluster.records([task_id])).values()
     assert (record.state, record.losses, record.attempts) == ("SUCCEEDED", 0, 0)

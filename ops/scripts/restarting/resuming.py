@@ -122,4 +122,7 @@ def _say_what_is_down(record: RunRecord, log: Path | None, console: Console) -> 
     for stopped in down:
         console.say(f"{stopped.name} was left down by a run that was broken off, and would be started first")
         stopped.describe(console, log)
+    for stopped in record.stopped:
+        if stopped.is_leaving:
+            console.say(f"{stopped.name} still ends for a run that was broken off: it would be waited for, and started")
     return down

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +35,7 @@ from restarting.processes import (
 )
 
 _DIAL_SECONDS = 1.0
+_ASKING_SECONDS = 5.0
 # One that came up and doesn't serve may not heed a SIGTERM either.
 _END_SECONDS = 5.0
 
@@ -124,6 +127,21 @@ class Stopped:
         return False
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether it was told to end and hasn't yet: a SIGTERM waits for it, or it is a worker that takes no more tasks
+        (which a cordoned one says, too).
+        """
+        if not self.still_runs:
+            return False
+        if _has_sigterm_pending(self.pid):
+            return True
+        with contextlib.suppress(CannotRestart):
+            ready = Ready.read(self.ready) if self.ready is not None else None
+            if ready is not None and ready.worker_id and ready.pid == self.pid:
+                return takes_no_tasks(ready.http)
+        return False
+
+    @property
     def serving_pid(self) -> int | None:
         """Of the successor that serves, whoever started it and restarts it; None: none does yet."""
         if self.ready is None:
@@ -203,6 +221,27 @@ def _written_unix(path: Path) -> float:
         return 0.0
 
 
+def takes_no_tasks(address: str) -> bool:
+    """Whether the worker whose ``/readyz`` is at this address says so; one that says nothing may take some."""
+    with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+        host, _, port = reachable(address).rpartition(":")
+        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_ASKING_SECONDS)
+        with contextlib.closing(connection):
+            connection.request("GET", "/readyz")
+            return json.loads(connection.getresponse().read())["open"] is False
+    return False
+
+
+def _has_sigterm_pending(pid: int) -> bool:
+    """Whether one waits for it; as far as /proc says."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            name, _, mask = line.partition(":")
+            if name in ("SigPnd", "ShdPnd") and int(mask, 16) >> (signal.SIGTERM - 1) & 1:
+                return True
+    return False
+
+
 def _listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with (
@@ -247,6 +286,8 @@ def start_again(
     Raises:
         RestartFailed: Some can't be started, ended again, or don't serve in time.
     """
+    stopped = list(stopped)
+    _await_ends([each for each in stopped if each.is_leaving], ready_seconds, console)
     down = []
     for each in stopped:
         if each.still_runs:
@@ -277,6 +318,16 @@ def start_again(
     if failures:
         raise RestartFailed(f"{'; '.join(failures)}; nothing else was changed")
     return started
+
+
+def _await_ends(leaving: Sequence[Stopped], seconds: float, console: Console) -> None:
+    """Of what a run that was broken off has told to end: what is restarted beside it would be one more that is down."""
+    for each in leaving:
+        console.say(f"{each.name}, pid {each.pid}, still ends for a run that was broken off: it is waited for")
+    names = ", ".join(each.name for each in leaving)
+    waiting = console.progress(f"{names}: not ended yet")
+    if leaving and not wait_until(lambda: not any(each.still_runs for each in leaving), seconds, waiting=waiting):
+        console.say(f"{names}: not ended after {seconds:g} s, and left to a later run, which starts what is down then")
 
 
 class _Coming:

@@ -4,9 +4,6 @@ how several are restarted together.
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
 import signal
 import subprocess
 import time
@@ -24,18 +21,16 @@ from restarting.processes import (
     Recipe,
     RestartFailed,
     Running,
-    reachable,
     run_command,
     start,
     wait_until,
 )
 from restarting.snapshot import leased_now
-from restarting.stopped import Stopped
+from restarting.stopped import Stopped, takes_no_tasks
 from tenure.client import Client, WorkerRecord
 
 _DRAIN_GRACE_SECONDS = 60.0
 _DRAIN_MARGIN_SECONDS = 30.0
-_ASKING_SECONDS = 5.0
 # Those that no run is given to: a slot that starts is on its way.
 _USELESS_SLOTS = ("starting", "broken", "cordoned")
 
@@ -130,18 +125,8 @@ class LocalWorker:
         """See WorkerTarget."""
         self.output.open()
         # To one that drains already, for a run that was broken off, another SIGTERM would mean: kill what runs.
-        if cordoned or not self._takes_no_tasks():
+        if cordoned or not takes_no_tasks(self.http):
             self.running.signal(signal.SIGTERM)
-
-    def _takes_no_tasks(self) -> bool:
-        """Whether it says so; one that says nothing may take some."""
-        with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
-            host, _, port = reachable(self.http).rpartition(":")
-            connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_ASKING_SECONDS)
-            with contextlib.closing(connection):
-                connection.request("GET", "/readyz")
-                return json.loads(connection.getresponse().read())["open"] is False
-        return False
 
     def restart(self, console: Console) -> str:
         """See WorkerTarget."""
