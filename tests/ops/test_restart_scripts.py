@@ -181,6 +181,13 @@ async def test_a_worker_that_does_not_end_its_drain_in_time_is_left_alone(cluste
     await cluster.submit("first", ["deaf"], {"ignore_stop": "1", "gate": str(cluster.root / "gate")})
     await eventually(lambda: cluster.journal("gate"), what="the evaluation at the gate")
     ready = cluster.root / "w1.ready"
+    said = await scripts("restart-master", "--unproved", "--ready-file", ready)
+    assert said.code == USAGE
+    assert "is a worker's ready file; restart-workers restarts those" in said.err
+    said = await scripts("restart-workers", "--dry-run", ready, ready)
+    assert said.code == KEPT, said
+    assert "on these 1 workers" in said.out
+
     said = await scripts("restart-workers", ready, "--drain-timeout", "0.3")
     assert said.code == FAILED, said
     assert "still drains after 0.3 s and was left alone" in said.err

@@ -128,6 +128,8 @@ def _make_plan(arguments: argparse.Namespace, left: Stopped | None) -> LocalMast
     except CannotRestart as error:
         if not arguments.command:
             raise CannotRestart(f"{error}; to start one, give its command line after --") from None
+    if ready is not None and ready.worker_id:
+        raise CannotRestart(f"{ready.path} is a worker's ready file; restart-workers restarts those")
     was = running.recipe if running is not None else Recipe.of_this_process()
     recipe = replace(was, argv=tuple(arguments.command)) if arguments.command else was
     if ready is not None:

@@ -153,7 +153,9 @@ def _worker_steps(
 ) -> Iterator[Step]:
     targets = {target.worker_id: target for target in _workers(arguments, processes, client)}
     if not targets:
-        raise CannotRestart("no worker is live, and no ready file of one is given")
+        if arguments.workers_via is None:
+            raise CannotRestart("no worker is named: give --ready-file of workers on this machine, or --workers-via")
+        raise CannotRestart("no worker is live")
     known = {worker.worker_id: worker for worker in client.workers(include_gone=True)}
     if strangers := [name for name in targets if name not in known]:
         raise CannotRestart(f"the masters know no worker {' nor '.join(strangers)}: does it use another broker?")

@@ -105,7 +105,7 @@ def _restart(arguments: argparse.Namespace, console: Console) -> Exit:
 def _restart_them(arguments: argparse.Namespace, resumed: Resumed, console: Console) -> Exit:
     local = [
         LocalWorker.of(Ready.read(path), lambda running: Output(running, arguments.log), arguments.drain_timeout)
-        for path in arguments.ready_files
+        for path in dict.fromkeys(path.absolute() for path in arguments.ready_files)
     ]
     addresses = master_addresses(arguments.master, local[0].recipe.option("master", "TENURE_MASTER") if local else "")
     with Client(addresses, timeout_seconds=_PATIENCE_SECONDS) as client:
