@@ -37,7 +37,7 @@ def task_view(task_id: str, reply: list[Any]) -> TaskView:
         state=TaskState(fields["state"]),
         search=fields["search"],
         fields=fields,
-        outcome=_kept_object(outcome) or ({DAMAGED: True} if outcome is not None else None),
+        outcome=_outcome(outcome, fields["state"]),
         progress=_kept_object(progress),
         checkpoint=_checkpoint(checkpoint),
         lease_left_ms=int(lease_left) if lease_left else None,
@@ -49,6 +49,14 @@ def task_view(task_id: str, reply: list[Any]) -> TaskView:
         evaluator=evaluator,
         code=code,
     )
+
+
+def _outcome(content: bytes | None, state: str) -> dict[str, Any] | None:
+    """How it ended: there may be none, unless it succeeded."""
+    found = _kept_object(content)
+    if found is None and (content or state == TaskState.SUCCEEDED):
+        return {DAMAGED: True}
+    return found
 
 
 def _kept_object(content: bytes | None) -> dict[str, Any] | None:
