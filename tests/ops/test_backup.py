@@ -282,7 +282,8 @@ async def test_half_a_record_at_the_end_is_left_out(kept: KeptStore, tmp_path: P
 
 
 async def test_ctrl_c_ends_it_with_its_server(scripts: Scripts, tmp_path: Path) -> None:
-    kept = await KeptStore.start(tmp_path / "server")
+    # So much that what verifies it is there for long enough to be seen.
+    kept = await KeptStore.start(tmp_path / "server", ballast_mb=160)
     try:
         process = await scripts.start("backup", "--store", kept.server.url, "--to", tmp_path / "b")
 
