@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+# In a text, up to a space or a quote that is not escaped: what else ends a URL may stand in a password.
 _URL = re.compile(r"://(?:\\.|[^\s\"\\])*")
 
 

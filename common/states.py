@@ -125,7 +125,14 @@ TRANSITIONS: tuple[Transition, ...] = (
         False,
         "at once when nobody holds it; else requested, and the holder is told",
     ),
-    _row("requeue", "FAILED CANCELLED", "QUEUED", "client", False, "an operator gives it fresh budgets"),
+    _row(
+        "requeue",
+        "FAILED CANCELLED",
+        "QUEUED",
+        "client",
+        False,
+        "an operator gives it fresh budgets; also SUCCEEDED, if its result can't be read any more",
+    ),
     _row("forget", "SUCCEEDED FAILED CANCELLED", "", "sweeper", False, "retention: the record is deleted"),
 )
 

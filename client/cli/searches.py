@@ -128,7 +128,8 @@ def set_(
 
     A retry policy is an object with "base_ms", "max_ms", "multiplier", "jitter" (none, full, equal) and "rules", of
     which the first that matches an error's class wins: "error_class" (a name or a glob) and, if wanted, "retryable",
-    "max_attempts" (a budget of its own) and a backoff of its own. InvalidArchitecture is never retried.
+    "max_attempts" (a budget of its own) and a backoff of its own. InvalidArchitecture and PayloadDamaged are never
+    retried.
 
     An evaluator of your own, and the code that it is in, hold for tasks submitted from now on. Workers run it that were
     started with --accept-code.

@@ -174,8 +174,9 @@ def requeue(
     output: OutputOption = OutputFormat.TABLE,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
 ) -> None:
-    """Put FAILED or CANCELLED tasks back into the queue, with fresh budgets and their last checkpoint. And such whose
-    results the store can't read any more.
+    """Put FAILED or CANCELLED tasks back into the queue, with fresh budgets and their last checkpoint.
+
+    A SUCCEEDED task, too, if the store can't read its result any more.
 
     Exit code 1 if a task is in another state, 4 if one is unknown.
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from tenure.common import ids, limits
 from tenure.common.errors import InvalidInput
+from tenure.common.retry import DAMAGED_PAYLOAD
 from tenure.common.states import TaskState
 from tenure.common.traceparent import lease_traceparent
 from tenure.master.core.liveness import worker_status
 from tenure.master.rpc.devices import capabilities_of, gpu_messages, slot_messages
 from tenure.master.store.compute import Compute
+from tenure.master.store.payload import PAYLOAD_DAMAGED
 from tenure.master.store.records import (
     AttemptRecord,
     CheckpointRecord,
@@ -25,6 +27,10 @@ from tenure.master.store.records import (
 )
 from tenure.master.store.views import DAMAGED
 from tenure.proto import convert, tenure_pb2, worker_pb2
+
+_RESULT_DAMAGED = (
+    "how it ended can't be read any more: a disk's damage, or somebody wrote to the store; requeued, it is run again"
+)
 
 
 def evaluate_request(grant: Grant, lease_ttl_ms: int) -> worker_pb2.EvaluateRequest:
@@ -49,11 +55,6 @@ def evaluate_request(grant: Grant, lease_ttl_ms: int) -> worker_pb2.EvaluateRequ
     )
 
 
-_RESULT_DAMAGED = (
-    "how it ended can't be read any more: a disk's damage, or somebody wrote to the store; requeued, it is run again"
-)
-
-
 def checkpoint_message(record: CheckpointRecord) -> worker_pb2.Checkpoint:
     """A registered checkpoint, for a worker."""
     message = worker_pb2.Checkpoint(
@@ -66,7 +67,6 @@ def checkpoint_message(record: CheckpointRecord) -> worker_pb2.Checkpoint:
 
 def task_message(view: TaskView) -> tenure_pb2.Task:
     """A task for clients; architecture, config and attempt records only where the view has them."""
-    outcome: Mapping[str, Any] = view.outcome or {}
     message = tenure_pb2.Task(
         task_id=view.task_id,
         search=view.search,
@@ -98,6 +98,23 @@ def task_message(view: TaskView) -> tenure_pb2.Task:
     )
     if view.config is not None:
         message.config.CopyFrom(convert.config_to_message(view.config))
+    _add_end(message, view)
+    if view.progress is not None:
+        message.progress.step = view.progress.get("step", 0)
+        message.progress.total_steps = view.progress.get("total_steps", 0)
+        message.progress.metrics.update(view.progress.get("metrics", {}))
+        message.progress.reported_unix_ms = view.number("progress_at")
+    if view.checkpoint is not None:
+        message.checkpoint.url = view.checkpoint.url
+        message.checkpoint.step = view.checkpoint.step
+        message.checkpoint.size_bytes = view.checkpoint.size_bytes
+        message.checkpoint.epoch = view.checkpoint.epoch
+    return message
+
+
+def _add_end(message: tenure_pb2.Task, view: TaskView) -> None:
+    """How the task ended, or why it can't go on."""
+    outcome: Mapping[str, Any] = view.outcome or {}
     if DAMAGED in outcome:
         message.failure.error_class = "ResultDamaged"
         message.failure.message = _RESULT_DAMAGED
@@ -115,17 +132,9 @@ def task_message(view: TaskView) -> tenure_pb2.Task:
     elif view.state == TaskState.FAILED:
         message.failure.error_class = "LeaseExpired"
         message.failure.message = "its workers vanished: the loss budget is spent"
-    if view.progress is not None:
-        message.progress.step = view.progress.get("step", 0)
-        message.progress.total_steps = view.progress.get("total_steps", 0)
-        message.progress.metrics.update(view.progress.get("metrics", {}))
-        message.progress.reported_unix_ms = view.number("progress_at")
-    if view.checkpoint is not None:
-        message.checkpoint.url = view.checkpoint.url
-        message.checkpoint.step = view.checkpoint.step
-        message.checkpoint.size_bytes = view.checkpoint.size_bytes
-        message.checkpoint.epoch = view.checkpoint.epoch
-    return message
+    elif view.payload_damaged and not view.state.terminal:
+        message.failure.error_class = DAMAGED_PAYLOAD
+        message.failure.message = PAYLOAD_DAMAGED
 
 
 def attempt_message(record: AttemptRecord) -> tenure_pb2.AttemptRecord:

@@ -18,6 +18,7 @@ from tenure.master.core.outcomes import Judged, judge_by
 from tenure.master.metrics import MasterMetrics
 from tenure.master.store import Store
 from tenure.master.store.lease_facts import LeaseFacts
+from tenure.master.store.payload import PAYLOAD_DAMAGED
 from tenure.master.store.records import (
     Answer,
     Evidence,
@@ -187,11 +188,7 @@ async def end_damaged(store: Store, metrics: MasterMetrics, leases: Sequence[Lea
     Raises:
         StoreUnavailable: Call again, or leave it to the lease's end.
     """
-    evidence = Evidence(
-        error_class=DAMAGED_PAYLOAD,
-        error_message="what a worker needs of this task can't be read any more: a disk's damage, or somebody wrote to "
-        "the store; submit the task again, which puts it back, then requeue it",
-    )
+    evidence = Evidence(error_class=DAMAGED_PAYLOAD, error_message=PAYLOAD_DAMAGED)
     for lease in leases:
         failure = Failure(lease.task_id, lease.token, lease.worker_id, FailureKind.FAILURE, False, evidence)
         taken = await take_outcome(store, metrics, failure)

@@ -39,6 +39,12 @@ def is_whole(digest: str, blob: bytes) -> bool:
         return False
 
 
+PAYLOAD_DAMAGED = (
+    "what a worker needs of this task can't be read any more: a disk's damage, or somebody wrote to the store; submit "
+    "the task again, which puts it back, then requeue it if it has ended"
+)
+
+
 class DamagedPayload(Exception):
     """What is there is no payload, or nothing is."""
 

@@ -273,7 +273,9 @@ class AttemptRecord:
 
 @dataclass(frozen=True)
 class TaskView:
-    """A task as it is at one moment. ``fields`` are the metadata hash's own."""
+    """A task as it is at one moment. ``fields`` are the metadata hash's own. ``payload_damaged``: what a worker needs
+    of it was asked for, and can't be read any more.
+    """
 
     task_id: str
     state: TaskState
@@ -290,6 +292,7 @@ class TaskView:
     attempt_records: list[AttemptRecord] = field(default_factory=list)
     evaluator: str = ""
     code: str = ""
+    payload_damaged: bool = False
 
     def number(self, name: str) -> int:
         """A numeric field of the metadata; 0 when absent, or no number."""

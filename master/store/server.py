@@ -26,7 +26,6 @@ SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
 # Behind these the server that is written to may be another tomorrow.
 _CHANGING_SCHEMES = (*SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
 EVICTION_FREE_POLICY = "noeviction"
-# In a text, up to a space or a quote that is not escaped: what else ends a URL may stand in a password.
 Durability = Literal["strict", "relaxed"]
 
 # Above every block and every script; a server that is silent for longer is given up and dialled anew.

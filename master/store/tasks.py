@@ -258,7 +258,7 @@ class TaskStore:
                 reply = await self._pipeline.call("show", key, "1" if full else "0", *chunk)
                 for task_id, part in zip(chunk, reply, strict=True):
                     if part:
-                        views[task_id] = task_view(task_id, part)
+                        views[task_id] = task_view(task_id, part, full=full)
         return views
 
     async def page(self, search: str, states: Iterable[TaskState], after: str, count: int) -> tuple[str, list[str]]:

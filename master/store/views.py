@@ -23,15 +23,16 @@ from tenure.master.store.records import (
 DAMAGED = "damaged"
 
 
-def task_view(task_id: str, reply: list[Any]) -> TaskView:
-    """From one task's part of show.lua's reply."""
+def task_view(task_id: str, reply: list[Any], *, full: bool) -> TaskView:
+    """From one task's part of show.lua's reply; ``full``: as it was asked for, with payload and attempt records."""
     flat, outcome, progress, checkpoint, lease_left, scheduled_in, requirements, payload, attempts = reply
     fields = pairs(flat)
-    try:
-        architecture, config, evaluator, code = decode_payload(payload)
-    except DamagedPayload:
-        # Not asked for, or lost.
-        architecture, config, evaluator, code = "", Config(), "", ""
+    architecture, config, evaluator, code, damaged = "", Config(), "", "", False
+    if full:
+        try:
+            architecture, config, evaluator, code = decode_payload(payload)
+        except DamagedPayload:
+            damaged = True
     return TaskView(
         task_id=task_id,
         state=TaskState(fields["state"]),
@@ -48,6 +49,7 @@ def task_view(task_id: str, reply: list[Any]) -> TaskView:
         attempt_records=[_attempt_record(item) for item in attempts],
         evaluator=evaluator,
         code=code,
+        payload_damaged=damaged,
     )
 
 
@@ -90,14 +92,13 @@ def _evidence(parts: dict[str, Any]) -> Evidence:
 def _attempt_record(item: bytes) -> AttemptRecord:
     try:
         epoch, worker, outcome, leased, ended, inner = json.loads(item)
-        evidence = _evidence(json.loads(inner))
+        return AttemptRecord(
+            epoch=int(epoch),
+            worker_id=str(worker),
+            outcome=str(outcome),
+            leased_unix_ms=int(leased or 0),
+            ended_unix_ms=int(ended),
+            evidence=_evidence(json.loads(inner)),
+        )
     except (ValueError, TypeError, AttributeError):
         return AttemptRecord(0, "", DAMAGED, 0, 0, Evidence())
-    return AttemptRecord(
-        epoch=int(epoch),
-        worker_id=worker,
-        outcome=outcome,
-        leased_unix_ms=int(leased or 0),
-        ended_unix_ms=int(ended),
-        evidence=evidence,
-    )

@@ -9,6 +9,7 @@ import pytest
 from store_scene import Scene
 
 from tenure.common.spec import TaskSpec
+from tenure.master.rpc.messages import task_message
 from tenure.master.store.payload import DamagedPayload, decode_payload, encode_payload
 from tenure.master.store.records import DEFAULT_CLASS, ClaimRequest, Lease
 
@@ -32,7 +33,10 @@ async def test_such_a_task_is_left_out_of_a_claim_and_named(scene: Scene, damage
         else f"task {bad} of search s: has no payload"
     )
     assert await scene.store.fsck.run() == (2, [said])
-    assert (await scene.view(bad)).architecture == ""
+    shown = task_message(await scene.view(bad))
+    assert shown.architecture == ""
+    assert (shown.failure.error_class, shown.failure.retryable) == ("PayloadDamaged", False)
+    assert not task_message(await scene.view(good)).HasField("failure")
     granted = await scene.tasks.claim(ClaimRequest("w1", ["1" * 32, "2" * 32], [DEFAULT_CLASS]))
     assert [grant.task_id for grant in granted] == [good]
     assert granted.damaged == (Lease(bad, "1" * 32, "w1", ""),)

@@ -49,6 +49,15 @@ async def test_an_attempt_record(scene: Scene, junk: bytes) -> None:
     scene.client.rpop(scene.key(f"attempts:{grant.task_id}"))
 
 
+@pytest.mark.parametrize("junk", [b'[null, null, null, null, null, "{}"]', b'[1, "w", "success", 1, 2, 3]', b"[]"])
+async def test_an_attempt_record_of_another_form_hides_nothing_else(scene: Scene, junk: bytes) -> None:
+    grant = await scene.lease()
+    await scene.complete(grant)
+    scene.client.rpush(scene.key(f"attempts:{grant.task_id}"), junk)
+    view = await scene.view(grant.task_id)
+    assert [record.outcome for record in view.attempt_records] == ["success", "damaged"]
+
+
 @pytest.mark.parametrize("field", ["attempts", "losses"])
 async def test_a_number(scene: Scene, field: str) -> None:
     (task_id,) = await scene.submit()
