@@ -13,7 +13,6 @@ What it runs is ops/prometheus/alertmanager.yml. Only the receivers' address and
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import threading
 import urllib.error
@@ -27,7 +26,7 @@ from typing import Any, Self
 import yaml
 from processes import wait_for
 from prometheus_server import DEADLINE_SECONDS, OPS_FOLDER, duration_ms
-from tools import tool
+from tools import start_tool, tool
 
 # Where the example sends everything.
 _EXAMPLE_ADDRESS = "http://127.0.0.1:9095"
@@ -160,16 +159,7 @@ class AlertmanagerServer:
             # Says when a group is looked at: what it doesn't send then, it keeps to itself.
             "--log.level=debug",
         ]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "GOMAXPROCS": "1"},
-                start_new_session=True,
-            )
+        self._process = start_tool(command, self._folder, self._log)
         self.address = wait_for(self._listening, what="the port that Alertmanager listens on")
         wait_for(self._is_ready, what="an Alertmanager that is ready")
         return self

@@ -45,8 +45,11 @@ class Cluster:
         await worker.start(self.master.address, **settings)
         # By which of the two it comes depends on its dispatch.
         events = ("session.up", "worker.register")
-        heard = lambda: any(self.master.logged(event, worker=name) for event in events)  # noqa: E731
-        await eventually(heard, what=f"{name} at its master")
+
+        def is_heard() -> bool:
+            return any(self.master.logged(event, worker=name) for event in events)
+
+        await eventually(is_heard, what=f"{name} at its master")
         return worker
 
     async def submit(self, search: str, keys: Sequence[str], extra: Mapping[str, str], **more: Any) -> list[str]:

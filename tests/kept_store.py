@@ -9,8 +9,10 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 from ops_scripts import Said
+from safekeeping import console
 from store_scene import Scene, open_scene
 from store_server import StoreServer
 
@@ -60,13 +62,17 @@ class KeptStore:
 
 
 async def run_here(main: Callable[[list[str]], int], *words: str | Path) -> Said:
-    """A script's command in this process, which spares a second of importing; one at a time."""
+    """A script's command in this process, whose logs are left alone; it spares a second of importing. One at a time."""
     out, err = io.StringIO(), io.StringIO()
 
     def call() -> int:
         mask = os.umask(0)
         try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            with (
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(err),
+                mock.patch.object(console, "configure_logs"),
+            ):
                 return main([str(word) for word in words])
         finally:
             os.umask(mask)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 # Their exit codes, see console.py of restarting.
 KEPT, BROKEN, USAGE, UNAVAILABLE, REFUSED, FAILED = 0, 1, 2, 3, 5, 6
@@ -66,3 +69,13 @@ class Scripts:
 def pid_of(ready_file: Path) -> int:
     """Of the process that wrote it."""
     return int(json.loads(ready_file.read_text())["pid"])
+
+
+def end_what_was_started(root: Path) -> None:
+    """End whoever wrote the ready files below this folder last, with their children: scripts start things anew."""
+    for path in [*root.glob("*.ready"), *root.glob("*/ready.json")]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid_of(path))
+            if "tenure" in " ".join(process.cmdline()):
+                for each in [*process.children(recursive=True), process]:
+                    each.kill()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import signal
@@ -34,7 +33,7 @@ from typing import Any
 
 import yaml
 from processes import wait_for
-from tools import tool
+from tools import start_tool, tool
 
 OPS_FOLDER = Path(__file__).resolve().parents[1] / "ops" / "prometheus"
 # Far above what anything takes: a test that waits this long has failed.
@@ -108,16 +107,7 @@ class PrometheusServer:
             "--web.listen-address=127.0.0.1:0",
             "--log.format=json",
         ]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "GOMAXPROCS": "1"},
-                start_new_session=True,
-            )
+        self._process = start_tool(command, self._folder, self._log)
         address = wait_for(self._address, what="the port that Prometheus listens on")
         assert address is not None
         self.url = f"http://{address}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import ARCHITECTURE
+from ops_scripts import end_what_was_started
 from processes import MasterProcess, eventually, start_master
 from worker_process import WorkerProcess
 
@@ -65,7 +66,8 @@ class Fleet:
         return any(master.logged("session.up", worker=worker_id) for master in self.masters)
 
     async def destroy(self) -> None:
-        """End what was started here; what scripts have started is ended by its ready file (conftest.py)."""
+        """End what was started here, and what scripts have started in its place."""
+        end_what_was_started(self.root)
         for worker in self.workers:
             await worker.destroy()
         for master in self.masters:

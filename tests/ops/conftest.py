@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import psutil
 import pytest
 import pytest_asyncio
 from cluster import Cluster
-from ops_scripts import Scripts
+from ops_scripts import Scripts, end_what_was_started
 
 OPS = Path(__file__).resolve().parents[2] / "ops"
 # The scripts' own modules; they are not part of the package.
 sys.path.insert(0, str(OPS / "scripts"))
+
+from kept_store import KeptStore  # noqa: E402 - which imports those
 
 
 @pytest_asyncio.fixture
@@ -26,9 +25,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     try:
         yield made
     finally:
-        for process in _of_ready_files(tmp_path):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        end_what_was_started(tmp_path)
         await made.destroy()
 
 
@@ -44,11 +41,9 @@ def scripts(ops: Path, tmp_path: Path) -> Scripts:
     return Scripts(ops / "scripts", tmp_path / "home")
 
 
-def _of_ready_files(root: Path) -> Iterator[psutil.Process]:
-    """Whoever wrote the ready files last, with their children."""
-    for path in [*root.glob("*.ready"), *root.glob("*/ready.json")]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(json.loads(path.read_text())["pid"])
-            if "tenure" in " ".join(process.cmdline()):
-                yield from process.children(recursive=True)
-                yield process
+@pytest_asyncio.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[KeptStore]:
+    """A store of 40 tasks."""
+    made = await KeptStore.start(tmp_path / "server")
+    yield made
+    await made.close()

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -19,25 +19,11 @@ from cluster import Cluster
 from kept_store import KeptStore, run_here
 from ops_scripts import Scripts
 from processes import eventually
-from safekeeping import console, making, restoring
+from safekeeping import making, restoring
 from safekeeping.folder import held
 from safekeeping.looks import Look, between, look_at
 
 DONE, NO, USAGE, UNAVAILABLE, REFUSED, FAILED = 0, 1, 2, 3, 5, 6
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that are run in this process leave its logs alone."""
-    monkeypatch.setattr(console, "configure_logs", lambda *_: None)
-
-
-@pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[KeptStore]:
-    """A store of 40 tasks."""
-    made = await KeptStore.start(tmp_path / "server")
-    yield made
-    await made.close()
 
 
 def backups(folder: Path) -> list[Path]:

@@ -12,15 +12,9 @@ from typing import Any
 import pytest
 from kept_store import KeptStore, run_here
 from ops_scripts import Said, Scripts
-from safekeeping import console, drilling, folder, making, restoring
+from safekeeping import drilling, folder, making, restoring
 
 DONE, NO, USAGE, FAILED = 0, 1, 2, 6
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that are run in this process leave its logs alone."""
-    monkeypatch.setattr(console, "configure_logs", lambda *_: None)
 
 
 @pytest.fixture

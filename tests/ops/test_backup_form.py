@@ -67,12 +67,6 @@ CRAFTS: list[tuple[Craft, str]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that are run in this process leave its logs alone."""
-    monkeypatch.setattr(console, "configure_logs", lambda *_: None)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A backup as it should be."""

@@ -7,32 +7,18 @@ import errno
 import os
 import sys
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kept_store import KeptStore, run_here
-from safekeeping import bundling, console, drilling, making, restoring
+from safekeeping import bundling, drilling, making, restoring
 
 from tenure.common.directory_lock import DirectoryLock
 
 DONE, NO, USAGE, REFUSED = 0, 1, 2, 5
 SCRIPTS = Path(__file__).resolve().parents[2] / "ops" / "scripts"
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that are run in this process leave its logs alone."""
-    monkeypatch.setattr(console, "configure_logs", lambda *_: None)
-
-
-@pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[KeptStore]:
-    """A store of 40 tasks."""
-    made = await KeptStore.start(tmp_path / "server")
-    yield made
-    await made.close()
 
 
 @pytest.mark.parametrize("method", ["files", "replication"])

@@ -6,10 +6,9 @@ import asyncio
 import itertools
 from pathlib import Path
 
-import pytest
 from kept_store import run_here
 from ops_scripts import Scripts
-from safekeeping import console, making, restoring
+from safekeeping import making, restoring
 from sentinel import SERVICE, SentinelStore
 from store_cluster import ClusterStore
 from store_server import StoreServer
@@ -18,12 +17,6 @@ from tenure.common.spec import TaskSpec
 from tenure.master.store import StoreOptions, open_store
 
 DONE, REFUSED = 0, 5
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that are run in this process leave its logs alone."""
-    monkeypatch.setattr(console, "configure_logs", lambda *_: None)
 
 
 async def test_a_server_whose_files_cannot_be_read_sends_a_snapshot(tmp_path: Path) -> None:

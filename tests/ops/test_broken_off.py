@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -32,11 +31,6 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     """A master and two workers."""
     made = await Fleet(tmp_path).start(masters=1, workers=2)
     yield made
-    for path in made.ready_files:
-        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
-            process = psutil.Process(pid_of(path))
-            for each in [*process.children(recursive=True), process]:
-                each.kill()
     await made.destroy()
 
 

@@ -13,7 +13,7 @@ import pytest
 from kept_store import KeptStore, run_here
 from ops_scripts import Scripts
 from processes import eventually
-from safekeeping import console, making
+from safekeeping import making
 from safekeeping.scrubbing import scrub
 from store_scene import failure
 
@@ -23,9 +23,8 @@ DONE, NO, USAGE, UNAVAILABLE, REFUSED, FAILED = 0, 1, 2, 3, 5, 6
 
 
 @pytest.fixture
-async def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KeptStore]:
+async def kept(tmp_path: Path) -> AsyncIterator[KeptStore]:
     """A store whose tasks have checkpoints that are real files, backed up in ``backups``."""
-    monkeypatch.setattr(console, "configure_logs", lambda *_: None)
     made = await KeptStore.start(tmp_path / "server")
     for index, grant in enumerate(await made.scene.claim("w1", 6)):
         checkpoint = tmp_path / "production" / grant.task_id

@@ -11,7 +11,7 @@ import pytest
 from kept_store import KeptStore, run_here
 from ops_scripts import Scripts
 from processes import eventually, start_master
-from safekeeping import console, making, placing, restoring
+from safekeeping import making, placing, restoring
 from safekeeping.choosing import choose
 from store_server import StoreServer
 
@@ -20,12 +20,6 @@ from tenure.master.store import StoreOptions, open_store
 
 DONE, NO, USAGE, UNAVAILABLE, REFUSED, FAILED = 0, 1, 2, 3, 5, 6
 ARCHITECTURE = {"nodes": [{"id": "out", "operation": "flatten"}], "edges": []}
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that are run in this process leave its logs alone."""
-    monkeypatch.setattr(console, "configure_logs", lambda *_: None)
 
 
 @pytest.fixture

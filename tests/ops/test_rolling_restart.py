@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from ops_scripts import FAILED, KEPT, REFUSED, UNAVAILABLE, USAGE, Scripts, pid_of
 from processes import DEADLINE_SECONDS, eventually, is_alive
@@ -28,11 +26,6 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     """To be started by the test."""
     made = Fleet(tmp_path)
     yield made
-    for path in made.ready_files:
-        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
-            process = psutil.Process(pid_of(path))
-            for each in [*process.children(recursive=True), process]:
-                each.kill()
     await made.destroy()
 
 

@@ -157,9 +157,12 @@ class Installed:
             old = psutil.Process(pid_of(self.ready_files[1]))
             leavings = self._leavings()
             process = await self._scripts.start("upgrade", *self._given(*arguments), **self._environment)
+
+            def has_gone_on() -> bool:
+                return self._leavings() > leavings or process.returncode is not None
+
             try:
-                gone_on = lambda: self._leavings() > leavings or process.returncode is not None  # noqa: E731
-                await eventually(gone_on, deadline=120, what="a drain")
+                await eventually(has_gone_on, deadline=120, what="a drain")
             finally:
                 process.kill()
                 out, err = await process.communicate()
