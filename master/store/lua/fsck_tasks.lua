@@ -51,10 +51,10 @@ local function check(id)
   if state == 'SUCCEEDED' then
     local outcome = redis.call('GET', key('outcome', id))
     if not outcome then violation(id, 'has no result') end
-    if outcome and not is_object(outcome) then violation(id, "has a result that can't be read; requeue it") end
+    if outcome and not is_json(outcome, '{') then violation(id, "has a result that can't be read; requeue it") end
   end
   for _, record in ipairs(redis.call('LRANGE', key('attempts', id), 0, -1)) do
-    if not is_object(record) then violation(id, "has an attempt record that can't be read") end
+    if not is_json(record, '[') then violation(id, "has an attempt record that can't be read") end
   end
 end
 

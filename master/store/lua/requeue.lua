@@ -1,6 +1,6 @@
 -- requeue: an operator gives ended tasks fresh budgets. FAILED or CANCELLED -> QUEUED; SUCCEEDED, too, if its result can't
--- be read any more. Attempt records and checkpoints
--- stay, so the evidence is kept and the next run goes on where the last one got to.
+-- be read any more. Attempt records and checkpoints stay, so the evidence is kept and the next run goes on where the last
+-- one got to.
 --
 -- @include lib/base.lua lib/queue.lua lib/leave.lua
 -- KEYS[1]  the shard's clock
@@ -21,7 +21,7 @@ for i, id in ipairs(ARGV) do
     replies[i] = {'unknown', ''}
   elseif is_open(task) then
     replies[i] = {'already', task.state}
-  elseif task.state == 'SUCCEEDED' and is_object(redis.call('GET', key('outcome', id))) then
+  elseif task.state == 'SUCCEEDED' and is_json(redis.call('GET', key('outcome', id)), '{') then
     replies[i] = {'wrong_state', task.state}
   elseif redis.call('HGET', key('search', task.search), 'status') == 'cancelled' then
     replies[i] = {'wrong_state', task.state}

@@ -8,7 +8,7 @@ from store_scene import Scene
 from tenure.common.states import TaskState
 from tenure.master.rpc.messages import task_message
 
-JUNK = [b"junk", b"", b'{"metrics": {"fitn', b"\xff\xfe", b"3", b"null"]
+JUNK = [b"junk", b"", b'{"metrics": {"fitn', b"\xff\xfe", b"3", b"null", b"[]"]
 
 
 @pytest.mark.parametrize("junk", JUNK)
@@ -36,7 +36,7 @@ async def test_a_result(scene: Scene, junk: bytes) -> None:
     assert (await scene.store.fsck.run())[1] == []
 
 
-@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("junk", [each for each in JUNK if each != b"[]"])
 async def test_an_attempt_record(scene: Scene, junk: bytes) -> None:
     grant = await scene.lease()
     await scene.complete(grant)

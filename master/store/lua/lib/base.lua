@@ -22,11 +22,9 @@ local function int(value)
   return string.format('%.0f', value)
 end
 
--- Whether this is the text of a JSON object; false for what isn't kept.
-local function is_object(content)
-  if not content then return false end
-  local ok, found = pcall(cjson.decode, content)
-  return ok and type(found) == 'table'
+-- Whether this is the text of a JSON object ('{') or list ('['), as we write them; false for what isn't kept.
+local function is_json(content, opening)
+  return content and string.sub(content, 1, 1) == opening and (pcall(cjson.decode, content))
 end
 
 local EVENTS_MAX = 100000
