@@ -29,7 +29,7 @@
     ├── CheckpointError
     │   └── CorruptCheckpoint
     ├── DivergedTraining            the loss is no longer a finite number
-    └── TaskFailed                  raised by the client for a task that ended FAILED or CANCELLED
+    └── TaskFailed                  raised by the client for a task that ended FAILED or CANCELLED, or lost its result
 
 Each class has a stable ``code``, the gRPC status it travels as, and says whether trying the same again can help.
 """
@@ -274,7 +274,7 @@ class DivergedTraining(TenureError):
 
 
 class TaskFailed(TenureError):
-    """The task ended FAILED or CANCELLED; the message carries its last failure."""
+    """The task ended FAILED or CANCELLED, or the store can't read its result any more; the message says why."""
 
     code = "TASK_FAILED"
 
